@@ -1,0 +1,1 @@
+"""The custom resources: frozen models that are the one source of the CRDs, the reference pages and the parsing."""
