@@ -1,1 +1,1 @@
-"""The custom resources: frozen models that are the one source of the CRDs, the reference pages and the parsing."""
+"""The custom resources: frozen models the one source of CRDs, reference pages and parsing."""

@@ -1,4 +1,4 @@
-"""RolloutAnalysis: the evidence of one attempt at a rollout; finished, it is the audit record of the decision."""
+"""RolloutAnalysis: the evidence of one attempt at a rollout; once finished, the record of its audit."""
 
 from __future__ import annotations
 
@@ -104,5 +104,5 @@ class RolloutAnalysis(ResourceModel):
     kind: Literal["RolloutAnalysis"] = "RolloutAnalysis"
     spec: AnalysisSpec
     """What is measured."""
-    status: AnalysisStatus = AnalysisStatus()
+    status: AnalysisStatus = Field(default_factory=AnalysisStatus)
     """What was measured."""

@@ -7,17 +7,25 @@ reports a pattern as a bare regular expression, and skips the CEL rules of an ob
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Annotated, Any, Self, TypeAlias
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, GetCoreSchemaHandler, GetJsonSchemaHandler
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
+    WithJsonSchema,
+)
 from pydantic.alias_generators import to_camel
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, core_schema
 
 MESSAGE_LIMIT = 2048
-"""Characters of a message for people in a status; longer ones are cut, so that no status write fails on them."""
+"""Characters of a message for people in a status; longer ones are cut, so that no write fails."""
 
 
 def rules(*pairs: tuple[str, str]) -> dict[str, Any]:
@@ -50,14 +58,22 @@ class ApiModel(BaseModel):
     )
 
     def to_wire(self) -> dict[str, Any]:
-        """Plain JSON data with the API's field names; absent values, empty lists and empty maps are left out."""
-        values = ((field.alias or name, getattr(self, name)) for name, field in type(self).model_fields.items())
-        return {name: _plain(value) for name, value in values if value is not None and value != () and value != {}}
+        """Plain JSON data with the API's field names; what is absent, or empty by default, is left out."""
+        wire = {}
+        for name, field in type(self).model_fields.items():
+            value = getattr(self, name)
+            if value is None or (value in _EMPTY and value == field.get_default(call_default_factory=True)):
+                continue
+            wire[field.alias or name] = _plain(value)
+        return wire
 
     @classmethod
     def from_wire(cls, data: Mapping[str, Any] | None) -> Self:
         """Parse the API server's JSON; None reads as an empty object. Raises pydantic.ValidationError."""
         return cls.model_validate(data or {})
+
+
+_EMPTY: tuple[Any, ...] = ((), {})
 
 
 def _plain(value: Any) -> Any:
@@ -111,7 +127,7 @@ class Duration(_Text):
     @classmethod
     def checked(cls, value: str) -> Self:
         """The value as a Duration; ValueError if it is none."""
-        if len(value) > 20 or not re.fullmatch(r"([0-9]{1,6}[dhms])+", value):
+        if len(value) > 32 or not re.fullmatch(r"([0-9]{1,6}[dhms])+", value):
             raise ValueError(f"must be a duration {cls._EXAMPLES}, not {value!r}")
         return cls(value)
 
@@ -124,7 +140,7 @@ class Duration(_Text):
     def json_schema(cls) -> dict[str, Any]:
         """The OpenAPI schema of the type."""
         rule = ("self.matches('^([0-9]{1,6}[dhms])+$')", f"must be a duration {cls._EXAMPLES}")
-        return {"type": "string", "title": "duration", "maxLength": 20, **rules(rule)}
+        return {"type": "string", "title": "duration", "maxLength": 32, **rules(rule)}
 
 
 class PositiveDuration(Duration):
@@ -147,11 +163,11 @@ class PositiveDuration(Duration):
             "self.matches('^([0-9]{1,6}[dhms])+$') && self.matches('[1-9]')",
             f"must be a duration longer than zero, {cls._EXAMPLES}",
         )
-        return {"type": "string", "title": "duration", "maxLength": 20, **rules(rule)}
+        return {"type": "string", "title": "duration", "maxLength": 32, **rules(rule)}
 
 
 class Timestamp(_Text):
-    """A moment in UTC, RFC 3339: `2026-11-23T21:49:00Z`; milliseconds are written only where there are any."""
+    """A moment in UTC, RFC 3339: `2026-11-23T21:49:00Z`; milliseconds only where there are any."""
 
     __slots__ = ()
 
@@ -202,15 +218,13 @@ Word: TypeAlias = Annotated[str, Field(max_length=64)]
 ShortText: TypeAlias = Annotated[str, Field(max_length=256)]
 """A short machine-written string."""
 
-NAME_MESSAGE = (
-    "must be the name of a Kubernetes object: lower-case letters, digits, '-' and '.', at most 253 characters"
-)
+_NAME_MESSAGE = "must be the name of a Kubernetes object: lower-case letters, digits, '-' and '.'"
 
 ObjectName: TypeAlias = Annotated[
     str,
     _text(
         253,
-        ("self.matches('^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$')", NAME_MESSAGE),
+        ("self.matches('^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$')", _NAME_MESSAGE),
     ),
 ]
 """The name of another Kubernetes object."""
@@ -230,7 +244,7 @@ Label: TypeAlias = Annotated[
 Digest: TypeAlias = Annotated[
     str,
     _text(
-        71,
+        128,
         (
             "self.matches('^sha256:[0-9a-f]{64}$')",
             "must be sha256: followed by 64 lower-case hexadecimal digits, as `sha256sum FILE` prints them",
@@ -241,15 +255,14 @@ Digest: TypeAlias = Annotated[
 
 Quantity: TypeAlias = Annotated[
     int | str,
-    Field(
-        json_schema_extra={
-            "anyOf": None,
+    WithJsonSchema(
+        {
             "title": "quantity",
             "x-kubernetes-int-or-string": True,
             "maxLength": 32,
             **rules(
                 (
-                    "type(self) == int ? self >= 0 : isQuantity(string(self)) && !string(self).startsWith('-')",
+                    "type(self) == int ? self >= 0 : isQuantity(self) && !self.startsWith('-')",
                     "must be an amount that is not negative, such as 2, 500m, 4Gi",
                 )
             ),
@@ -258,7 +271,5 @@ Quantity: TypeAlias = Annotated[
 ]
 """An amount as Kubernetes writes it: `2`, `500m`, `4Gi`."""
 
-Strings: TypeAlias = Mapping[str, Annotated[str, Field(max_length=256)]]
-Names: TypeAlias = Sequence[str]
 Int32: TypeAlias = Annotated[int, Field(json_schema_extra={"format": "int32"})]
 Int64: TypeAlias = Annotated[int, Field(json_schema_extra={"format": "int64"})]

@@ -28,7 +28,7 @@ class ConditionType(StrEnum):
     MEASURED = "Measured"
     """Gates can be measured; absent where there is nothing to measure."""
     RUNTIME_OUTDATED = "RuntimeOutdated"
-    """The runtime was edited since the serving revision was rendered; the next rollout takes it up. Else absent."""
+    """The runtime was edited since the stable revision was rendered; the next rollout takes it up."""
 
 
 class ConditionStatus(StrEnum):
@@ -110,7 +110,7 @@ class Reason(StrEnum):
     RUNTIME_NOT_FOUND = "RuntimeNotFound"
     INVALID_RUNTIME = "InvalidRuntime"
     RUNTIME_OUTDATED = "RuntimeOutdated"
-    SECRET_NOT_USABLE = "SecretNotUsable"
+    SECRET_NOT_USABLE = "SecretNotUsable"  # noqa: S105
     NAME_CONFLICT = "NameConflict"
     RECOVERY_AMBIGUOUS = "RecoveryAmbiguous"
     RECOVERED = "Recovered"

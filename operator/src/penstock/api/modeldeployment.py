@@ -28,7 +28,7 @@ _URI_RULES = rules(
     ),
     (
         "!self.matches('^https?://[^/]*@')",
-        "must hold no user name or password: put them in a Secret and name it in spec.model.credentials.secretRef",
+        "must hold no user name or password: put them in a Secret, named in model.credentials.secretRef",
     ),
     (
         "!self.startsWith('s3://') || self.matches('^s3://[^/]+/.+')",
@@ -61,11 +61,12 @@ class ModelSource(ApiModel):
     """The model's bytes."""
 
     uri: Annotated[str, Field(min_length=1, max_length=2048, json_schema_extra=_URI_RULES)]
-    """Where the model is: `http(s)://host/path`, `s3://bucket/key`, `configmap://name/key` or `pvc://claim/path`."""
+    """Where the model is: `https://host/path`, `s3://bucket/key`, `configmap://name/key`, `pvc://claim/path`."""
     format: Label | None = None
-    """Format of the model, such as `onnx`, one that a runtime declares. Absent: guessed from the uri's ending."""
+    """Format of the model, one that a runtime declares: `onnx`... Absent: guessed from the uri's ending."""
     digest: Digest | None = None
-    """Expected sha256 of the bytes. Absent: the first load of a revision fixes it; every later pod must see the same."""
+    """Expected sha256 of the bytes. Absent: the first load of a revision fixes it, and every later pod must
+    see the same."""
     credentials: Credentials | None = None
     """What the source asks for."""
 
@@ -82,7 +83,7 @@ class Feedback(ApiModel):
     model_config = ConfigDict(
         json_schema_extra=rules(
             (
-                "[has(self.decision), has(self.threshold), has(self.tolerance)].filter(given, given).size() <= 1",
+                "[has(self.decision), has(self.threshold), has(self.tolerance)].filter(g, g).size() <= 1",
                 "feedback has at most one of decision, threshold, tolerance",
             )
         )
@@ -91,7 +92,7 @@ class Feedback(ApiModel):
     output: Annotated[str, Field(min_length=1, max_length=256)] | None = None
     """The model's output that holds the prediction. Absent: its first output."""
     decision: Decision | None = None
-    """argmax: the prediction is the index of the highest score. Also the reading of an output of scores when absent."""
+    """argmax: the prediction is the index of the highest score. It is the default for scores."""
     threshold: float | None = None
     """For a binary score: the prediction is 1 from this score on, else 0."""
     tolerance: Annotated[float, Field(ge=0)] | None = None
@@ -106,7 +107,7 @@ class Spec(ApiModel):
     model: ModelSource
     """The model to serve."""
     runtime: ObjectName | None = None
-    """Name of the ClusterModelRuntime that serves it. Absent: the one that takes models of this format by itself."""
+    """Name of the ClusterModelRuntime that serves it. Absent: one that selects itself for the format."""
     replicas: Annotated[Int32, Field(ge=0, le=1000)] = 1
     """Pods of the stable revision, 0 to 1000; 0 suspends serving."""
     resources: Resources = Field(default_factory=Resources)
@@ -128,8 +129,7 @@ class Spec(ApiModel):
 _ROOT_RULES = rules(
     (
         "self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')",
-        "metadata.name must be lower-case letters, digits and '-', beginning with a letter and ending with a letter "
-        "or digit, since Services are named after it",
+        "metadata.name must be lower-case letters, digits and '-', from a letter to a letter or digit",
     ),
     (
         "self.metadata.name.size() <= 40",
@@ -143,7 +143,7 @@ _ROOT_RULES = rules(
 
 
 class ModelDeployment(ResourceModel):
-    """A model that is served, and how its new versions take over: step by step, as far as the evidence allows."""
+    """A model that is served, and how its new versions take over: step by step, as the evidence allows."""
 
     model_config = ConfigDict(json_schema_extra=_ROOT_RULES)
 
@@ -161,9 +161,7 @@ class ModelDeployment(ResourceModel):
             Column("Phase", ".status.phase", "Pending, Progressing, Paused, Healthy or Degraded"),
             Column("Stable", ".status.stable.revision", "Revision that serves"),
             Column("Canary", ".status.canary.revision", "Revision that is on trial"),
-            Column(
-                "Weight", ".status.traffic.appliedWeight", "Percent of the traffic on the canary", "integer"
-            ),
+            Column("Weight", ".status.traffic.appliedWeight", "Percent of traffic on the canary", "integer"),
             Column("Step", ".status.rollout.step", "Step of the rollout"),
             Column("Verdict", ".status.rollout.verdict", "What the gates say so far"),
             Column("Ready", ".status.ready", "Ready pods of those wanted"),
@@ -176,5 +174,5 @@ class ModelDeployment(ResourceModel):
     kind: Literal["ModelDeployment"] = "ModelDeployment"
     spec: Spec
     """What is wanted."""
-    status: Status = Status()
+    status: Status = Field(default_factory=Status)
     """What is."""

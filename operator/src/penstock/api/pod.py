@@ -14,9 +14,11 @@ from pydantic import ConfigDict, Field
 from penstock.api.base import ATOMIC, ApiModel, Int32, Int64, ObjectName, Quantity, list_map, rules
 
 _RESOURCE_NAMES = (
-    "self.all(k, k in ['cpu', 'memory', 'ephemeral-storage'] || k.contains('/') || k.startsWith('hugepages-'))",
-    "resource names are cpu, memory, ephemeral-storage, hugepages-<size>, or carry a vendor's domain "
-    "such as nvidia.com/gpu",
+    (
+        "self.all(k, k in ['cpu', 'memory', 'ephemeral-storage'] || "
+        "k.contains('/') || k.startsWith('hugepages-'))"
+    ),
+    "names are cpu, memory, ephemeral-storage, hugepages-<size>, or have a domain as nvidia.com/gpu has",
 )
 
 Quantities = Annotated[Mapping[str, Quantity], Field(max_length=16, json_schema_extra=rules(_RESOURCE_NAMES))]
@@ -28,16 +30,18 @@ class Resources(ApiModel):
     model_config = ConfigDict(
         json_schema_extra=rules(
             (
-                "!has(self.limits) || !has(self.requests) || self.requests.all(k, !(k in self.limits) || "
-                "quantity(string(self.requests[k])).compareTo(quantity(string(self.limits[k]))) <= 0)",
+                (
+                    "!has(self.limits) || !has(self.requests) || self.requests.all(k, !(k in self.limits) || "
+                    "quantity(string(self.requests[k])).compareTo(quantity(string(self.limits[k]))) <= 0)"
+                ),
                 "requests must not exceed limits",
             )
         )
     )
 
-    limits: Quantities = {}
+    limits: Quantities = Field(default_factory=dict)
     """The most it may use, by resource: `{cpu: "2", memory: 4Gi, nvidia.com/gpu: 1}`."""
-    requests: Quantities = {}
+    requests: Quantities = Field(default_factory=dict)
     """What is set aside for it on the node; where absent, Kubernetes takes the limit."""
 
 
@@ -87,11 +91,11 @@ class EnvVar(ApiModel):
             json_schema_extra=rules(
                 (
                     "self.matches('^[A-Za-z_][A-Za-z0-9_.-]*$')",
-                    "must be a variable's name: letters, digits, '_', '-' and '.', not beginning with a digit",
+                    "must be letters, digits, '_', '-' and '.', not beginning with a digit",
                 ),
                 (
                     "!self.startsWith('PENSTOCK_')",
-                    "names beginning with PENSTOCK_ are reserved for Penstock itself",
+                    "names beginning with PENSTOCK_ are reserved",
                 ),
             ),
         ),
@@ -100,7 +104,7 @@ class EnvVar(ApiModel):
     value: Annotated[str, Field(max_length=4096)] | None = None
     """Its value, as a string: quote numbers and booleans."""
     value_from: EnvSource | None = None
-    """Take the value from a Secret or ConfigMap instead. A later change there does not make a new revision."""
+    """Take the value from a Secret or ConfigMap instead. A later change there makes no new revision."""
 
 
 class TolerationOperator(StrEnum):
@@ -145,7 +149,9 @@ class Template(ApiModel):
 
     env: Annotated[tuple[EnvVar, ...], Field(max_length=64, json_schema_extra=list_map("name"))] = ()
     """Environment variables of the model server's container, at most 64."""
-    node_selector: Annotated[Mapping[str, Annotated[str, Field(max_length=63)]], Field(max_length=32)] = {}
+    node_selector: Annotated[Mapping[str, Annotated[str, Field(max_length=63)]], Field(max_length=32)] = (
+        Field(default_factory=dict)
+    )
     """Labels that a node must have."""
     tolerations: Annotated[tuple[Toleration, ...], Field(max_length=32, json_schema_extra=ATOMIC)] = ()
     """Taints that the pods put up with."""

@@ -1,10 +1,12 @@
-"""What makes a model a Kubernetes resource: its names, columns and subresources, and the object's metadata."""
+"""What makes a model a Kubernetes resource: names, columns, subresources; and an object's metadata."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
+
+from pydantic import Field
 
 from penstock.api.base import ApiModel, Timestamp
 
@@ -55,13 +57,15 @@ class ObjectMeta(ApiModel):
     uid: str = ""
     resource_version: str | None = None
     generation: int = 0
-    labels: Mapping[str, str] = {}
-    annotations: Mapping[str, str] = {}
+    labels: Mapping[str, str] = Field(default_factory=dict)
+    annotations: Mapping[str, str] = Field(default_factory=dict)
     creation_timestamp: Timestamp | None = None
     deletion_timestamp: Timestamp | None = None
 
 
 class ResourceModel(ApiModel):
     """A whole object: `metadata` beside the spec and status that each kind adds."""
+
+    RESOURCE: ClassVar[Resource]
 
     metadata: ObjectMeta = ObjectMeta()

@@ -56,14 +56,14 @@ class Step(ApiModel):
                 json_schema_extra=rules(
                     (
                         "self >= 1 && self <= 99",
-                        "must be 1 to 99 (percent): 100 % follows by itself once every required gate has passed",
+                        "must be 1 to 99 (percent): 100 % follows by itself when all required gates pass",
                     )
                 ),
             ),
         ]
         | None
     ) = None
-    """Percent of the traffic for the new revision, 1 to 99; the next step comes once no gate speaks against it."""
+    """Percent of the traffic for the new revision, 1 to 99."""
     hold: PositiveDuration | None = None
     """Stay at the weight for this time."""
     pause: Pause | None = None
@@ -83,13 +83,14 @@ class Analysis(ApiModel):
     """How the gates measure."""
 
     block: PositiveDuration = PositiveDuration("60s")
-    """Increments of this much time are judged together; longer than the scrape interval evens out its skew."""
+    """Counts of this much time are judged together; well above the scrape interval evens out its skew."""
     soak: Duration = Duration("10m")
     """Time the new revision must have served under watch before the gates may pass it."""
     warm_up: WarmUp = WarmUp()
     """What is not counted after a pod starts."""
     alpha: Annotated[float, Field(gt=0, le=0.5)] = 0.05
-    """Highest chance of rolling back a revision that is not worse, over the whole rollout however often looked at."""
+    """Highest chance, over the whole rollout and however often looked at, of rolling back a revision that is
+    not worse."""
     beta: Annotated[float, Field(gt=0, le=0.5)] = 0.05
     """Highest chance, per gate, of passing a revision that is worse by the gate's margin."""
 
@@ -109,7 +110,7 @@ class Compare(ApiModel):
     signal: Signal
     """accuracy (needs labels as feedback), errors (all answers but ok), or latency (of ok answers)."""
     max_drop: Annotated[float, Field(gt=0, le=0.5)] | None = None
-    """For accuracy: the drop that must be ruled out, as a fraction (0.02 is two points of a hundred). Absent: 0.02."""
+    """For accuracy: the drop that must be ruled out, as a fraction; 0.02 is 95 % to 93 %. Absent: 0.02."""
     max_increase: Annotated[float, Field(gt=0, le=0.5)] | None = None
     """For errors: the increase of the error rate that must be ruled out, as a fraction. Absent: 0.005."""
     max_ratio: Annotated[float, Field(gt=1, le=10)] | None = None
@@ -146,8 +147,10 @@ DEFAULT_GATES = (
 
 _RISING = rules(
     (
-        "self.filter(s, has(s.weight)).map(s, s.weight).isSorted() && self.filter(s, has(s.weight))"
-        ".all(s, self.exists_one(t, has(t.weight) && t.weight == s.weight))",
+        (
+            "self.filter(s, has(s.weight)).map(s, s.weight).isSorted() && self.filter(s, has(s.weight))"
+            ".all(s, self.exists_one(t, has(t.weight) && t.weight == s.weight))"
+        ),
         "the weights of the steps must rise, each higher than the one before",
     )
 )
@@ -159,9 +162,9 @@ class Rollout(ApiModel):
     steps: (
         Annotated[tuple[Step, ...], Field(max_length=20, json_schema_extra={**ATOMIC, **_RISING})] | None
     ) = None
-    """What happens in which order; 100 % follows by itself. Absent: weights 5, 25 and 50, of which router Replicas
-    leaves out those that the number of replicas cannot make. An empty list: straight to 100 % as soon as it is ready,
-    without asking any gate."""
+    """What happens in which order; 100 % follows by itself. Absent: weights 5, 25 and 50, of which router
+    Replicas leaves out those that the number of replicas cannot make. An empty list: straight to 100 % as
+    soon as it is ready, without asking any gate."""
     analysis: Analysis = Analysis()
     """How the gates measure."""
     max_duration: PositiveDuration = PositiveDuration("24h")
@@ -169,11 +172,11 @@ class Rollout(ApiModel):
     on_inconclusive: OnInconclusive = OnInconclusive.HOLD
     """After `maxDuration` without a decision: Hold the weight and tell a human, Rollback, or Promote."""
     on_schema_change: OnSchemaChange = OnSchemaChange.BLOCK
-    """A model with inputs or outputs that old clients cannot use: Block it before any traffic, or Allow it."""
+    """With inputs or outputs that old clients cannot use: Block the model before any traffic, or Allow it."""
     rollback_window: Duration = Duration("7d")
-    """A spec that was Healthy within this time goes straight back to 100 % once ready, past steps and gates."""
+    """A spec that was Healthy within this time goes straight to 100 % once ready, past steps and gates."""
     scale_down_delay: Duration = Duration("30m")
-    """How long the old revision's pods are kept, warm, after a promotion, so that going back takes seconds."""
+    """How long the old revision's pods are kept after a promotion, so that going back takes seconds."""
     progress_deadline: PositiveDuration = PositiveDuration("10m")
     """Time a revision may take to become ready; one that takes longer is rejected."""
     revision_history_limit: Annotated[Int32, Field(ge=0, le=100)] = 10

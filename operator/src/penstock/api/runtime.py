@@ -37,15 +37,19 @@ class ModelFormat(ApiModel):
 Port = Annotated[Int32, Field(ge=1, le=65535)]
 
 
+_PORTS = (
+    "[self.http, has(self.grpc) ? self.grpc : -1, "
+    "has(self.metrics) ? self.metrics : -2, has(self.admin) ? self.admin : -3]"
+)
+
+
 class Ports(ApiModel):
     """Ports of the server's container."""
 
     model_config = ConfigDict(
         json_schema_extra=rules(
             (
-                "[self.http, has(self.grpc) ? self.grpc : -1, has(self.metrics) ? self.metrics : -2, "
-                "has(self.admin) ? self.admin : -3].all(p, [self.http, has(self.grpc) ? self.grpc : -1, "
-                "has(self.metrics) ? self.metrics : -2, has(self.admin) ? self.admin : -3].exists_one(q, q == p))",
+                f"{_PORTS}.all(p, {_PORTS}.exists_one(q, q == p))",
                 "ports must differ from each other",
             )
         )
@@ -64,9 +68,13 @@ class Ports(ApiModel):
 class TemplateMeta(ApiModel):
     """Labels and annotations of the pods."""
 
-    labels: Annotated[Mapping[str, Annotated[str, Field(max_length=63)]], Field(max_length=32)] = {}
+    labels: Annotated[Mapping[str, Annotated[str, Field(max_length=63)]], Field(max_length=32)] = Field(
+        default_factory=dict
+    )
     """Labels; those of penstock.dev are set by the operator."""
-    annotations: Annotated[Mapping[str, Annotated[str, Field(max_length=4096)]], Field(max_length=32)] = {}
+    annotations: Annotated[Mapping[str, Annotated[str, Field(max_length=4096)]], Field(max_length=32)] = (
+        Field(default_factory=dict)
+    )
     """Annotations."""
 
 
@@ -98,12 +106,11 @@ class PodTemplate(ApiModel):
     metadata: TemplateMeta = Field(default_factory=TemplateMeta)
     """Labels and annotations of the pods."""
     spec: PodSpec
-    """A pod's spec. Placeholders are replaced in its strings when a revision is first rendered: $(model.name),
-    $(model.namespace), $(model.revision), $(model.path) (where the model lies), $(ports.http), $(ports.grpc),
-    $(ports.metrics), $(ports.admin), $(images.runtime) (the chart's runtime image). An upper-case name such as
-    $(POD_IP) is Kubernetes' own and stays as it is. The first container is the model server; the operator adds the
-    fetch container, volumes, probes where none are given, the ModelDeployment's overrides, and a strict
-    securityContext."""
+    """A pod's spec. Placeholders are replaced in its strings when a revision is first rendered:
+    `$(model.name)`, `$(model.path)` (where the model lies in the pod), `$(ports.http)`, `$(ports.grpc)`,
+    `$(ports.metrics)`, `$(ports.admin)`. An upper-case name such as `$(POD_IP)` is Kubernetes' own and stays
+    as it is. The first container is the model server; the operator adds what fetches the model, the
+    ModelDeployment's overrides and a strict securityContext."""
 
 
 class RuntimeSpec(ApiModel):
@@ -124,8 +131,8 @@ class RuntimeSpec(ApiModel):
 
 
 class ClusterModelRuntime(ResourceModel):
-    """A model server that ModelDeployments of all namespaces can use. Editing one restarts no model: a revision keeps
-    the template it was first rendered from."""
+    """A model server that ModelDeployments of all namespaces can use. Editing one restarts no model: a
+    revision keeps the template that it was first rendered from."""
 
     RESOURCE: ClassVar[Resource] = Resource(
         kind="ClusterModelRuntime",

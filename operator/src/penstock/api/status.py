@@ -51,7 +51,7 @@ class Stage(StrEnum):
 class Verdict(StrEnum):
     """What a gate, or all of them together, say. Only Pass moves traffic forward, only Fail back."""
 
-    PASS = "Pass"
+    PASS = "Pass"  # noqa: S105
     FAIL = "Fail"
     INSUFFICIENT_DATA = "InsufficientData"
     CANNOT_MEASURE = "CannotMeasure"
@@ -109,7 +109,7 @@ class TrafficStatus(ApiModel):
     observed_weight: float | None = None
     """Share that the request counters show; absent without traffic."""
     confirmed: Confirmed | None = None
-    """Whether the applied weight acts: accepted by the router and seen in the traffic. Unknown without traffic."""
+    """Whether the applied weight acts: accepted by the router, shown by the traffic; Unknown without any."""
     route_generation: Int64 | None = None
     """Generation of the route that carries the applied weight."""
 
@@ -299,9 +299,7 @@ class Status(ApiModel):
     """The canary's share of the traffic."""
     rollout: RolloutStatus | None = None
     """The rollout that is under way, or the last one."""
-    retiring: Annotated[
-        tuple[Retiring, ...], Field(max_length=HISTORY_LIMIT, json_schema_extra=ATOMIC)
-    ] = ()
+    retiring: Annotated[tuple[Retiring, ...], Field(max_length=HISTORY_LIMIT, json_schema_extra=ATOMIC)] = ()
     """Revisions whose pods are still there though they serve no more."""
     rejected: Annotated[
         tuple[Rejection, ...], Field(max_length=REJECTED_LIMIT, json_schema_extra=ATOMIC)

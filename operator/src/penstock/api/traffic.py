@@ -74,7 +74,7 @@ class Traffic(ApiModel):
     model_config = ConfigDict(json_schema_extra=_GATEWAY_ONLY)
 
     router: Router = Router.REPLICAS
-    """Replicas: the share is that of the pods, no extra component. GatewayAPI: exact weights by an HTTPRoute."""
+    """Replicas: the share of the pods, with no extra component. GatewayAPI: exact, by an HTTPRoute."""
     parent_refs: Annotated[tuple[ParentRef, ...], Field(max_length=8, json_schema_extra=ATOMIC)] = ()
     """Gateways that the route attaches to, at most 8."""
     hostnames: Annotated[
