@@ -257,7 +257,6 @@ Quantity: TypeAlias = Annotated[
     int | str,
     WithJsonSchema(
         {
-            "title": "quantity",
             "x-kubernetes-int-or-string": True,
             "maxLength": 32,
             **rules(

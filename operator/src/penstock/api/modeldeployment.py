@@ -109,7 +109,7 @@ class Spec(ApiModel):
     runtime: ObjectName | None = None
     """Name of the ClusterModelRuntime that serves it. Absent: one that selects itself for the format."""
     replicas: Annotated[Int32, Field(ge=0, le=1000)] = 1
-    """Pods of the stable revision, 0 to 1000; 0 suspends serving."""
+    """Pods of the stable revision; 0 suspends serving."""
     resources: Resources = Field(default_factory=Resources)
     """What each model server's container needs."""
     template: Template = Field(default_factory=Template)

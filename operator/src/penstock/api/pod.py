@@ -148,7 +148,7 @@ class Template(ApiModel):
     """Typed overrides of the pods."""
 
     env: Annotated[tuple[EnvVar, ...], Field(max_length=64, json_schema_extra=list_map("name"))] = ()
-    """Environment variables of the model server's container, at most 64."""
+    """Environment variables of the model server's container."""
     node_selector: Annotated[Mapping[str, Annotated[str, Field(max_length=63)]], Field(max_length=32)] = (
         Field(default_factory=dict)
     )

@@ -54,7 +54,7 @@ _KEPT = (
     "items",
 )
 
-_IMPLICIT_TYPES = ("duration", "time", "quantity")
+_NAMED_TYPES = ("duration", "time")
 
 
 def inlined(model: type[ResourceModel]) -> dict[str, Any]:
@@ -92,7 +92,7 @@ def _inline(node: Mapping[str, Any], definitions: Mapping[str, Any]) -> dict[str
     for exclusive, inclusive in (("exclusiveMinimum", "minimum"), ("exclusiveMaximum", "maximum")):
         if exclusive in schema and not isinstance(schema[exclusive], bool):
             schema[inclusive], schema[exclusive] = schema[exclusive], True
-    if schema.get("title") not in _IMPLICIT_TYPES:
+    if schema.get("title") not in _NAMED_TYPES:
         schema.pop("title", None)
     if "description" in schema:
         schema["description"] = " ".join(schema["description"].split())

@@ -76,7 +76,7 @@ class Traffic(ApiModel):
     router: Router = Router.REPLICAS
     """Replicas: the share of the pods, with no extra component. GatewayAPI: exact, by an HTTPRoute."""
     parent_refs: Annotated[tuple[ParentRef, ...], Field(max_length=8, json_schema_extra=ATOMIC)] = ()
-    """Gateways that the route attaches to, at most 8."""
+    """Gateways that the route attaches to."""
     hostnames: Annotated[
         tuple[Hostname, ...], Field(max_length=16, json_schema_extra={"x-kubernetes-list-type": "set"})
     ] = ()
