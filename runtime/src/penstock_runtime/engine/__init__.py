@@ -1,0 +1,1 @@
+"""ONNX Runtime: finding, loading, warming and running a model."""

@@ -1,0 +1,1 @@
+"""The serving process: HTTP, metrics, feedback and its life from start to drain."""

@@ -1,0 +1,176 @@
+"""The data port: health, metadata and inference of one model, as a plain ASGI application."""
+
+from __future__ import annotations
+
+import logging
+import re
+import time
+from dataclasses import dataclass, field
+
+import orjson
+
+from penstock_runtime import __version__
+from penstock_runtime.log import event
+from penstock_runtime.protocol.errors import ProtocolError, Unavailable
+from penstock_runtime.server.http import (
+    CLOSE,
+    Disconnected,
+    Header,
+    MethodNotAllowed,
+    Receive,
+    Scope,
+    Send,
+    answer,
+    answer_error,
+    not_found,
+    read_body,
+    require_method,
+)
+from penstock_runtime.server.metrics import Metrics
+from penstock_runtime.server.serving import Serving
+
+logger = logging.getLogger(__name__)
+
+_OUTCOMES = {429: "rejected", 503: "rejected", 504: "timeout"}
+_MODEL_PATH = re.compile(r"/v2/models/([^/]+)(?:/versions/([^/]+))?(?:/(ready|infer))?")
+
+
+@dataclass(slots=True)
+class State:
+    """What the apps of one process share. `serving` is None until the model is loaded and warm."""
+
+    model: str
+    serving: Serving | None = None
+    draining: bool = False
+    in_flight: int = field(default=0)
+
+    @property
+    def ready(self) -> bool:
+        """Whether new requests should be sent here."""
+        return self.serving is not None and not self.draining
+
+
+class DataApp:
+    """Answers the Open Inference Protocol.
+
+    Counted in the metrics is every request to this model's infer path, whatever its method, version or fate
+    (a 404 for an unknown version, a 405, a 503 before the model is loaded); never health, metadata, unknown
+    models or other paths: those say nothing about the model.
+    """
+
+    def __init__(self, state: State, metrics: Metrics, max_body_bytes: int) -> None:
+        """Serve what `state` holds, counting in `metrics`."""
+        self._state = state
+        self._metrics = metrics
+        self._max_body_bytes = max_body_bytes
+        self._infer_path = f"/v2/models/{state.model}/infer"
+        self._infer_start = f"/v2/models/{state.model}/versions/"
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        path = scope["path"]
+        if path == self._infer_path or (path.startswith(self._infer_start) and path.endswith("/infer")):
+            await self._infer(scope, receive, send)
+            return
+        headers = self._headers()
+        try:
+            status, body = self._look_up(scope, path)
+        except MethodNotAllowed as error:
+            await answer_error(send, error, (*headers, error.allow))
+        except ProtocolError as error:
+            await answer_error(send, error, headers)
+        else:
+            await answer(send, status, body, headers)
+
+    def _headers(self) -> tuple[Header, ...]:
+        # While draining, clients are told to connect anew: to a pod that stays.
+        return (CLOSE,) if self._state.draining else ()
+
+    async def _infer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        start = time.perf_counter()
+        outcome = "server_error"
+        headers = self._headers()
+        self._state.in_flight += 1
+        try:
+            body, extra = await self._answer_inference(scope, receive)
+            await answer(send, 200, body, (*extra, *headers))
+            outcome = "ok"
+            self._metrics.request_seconds.observe(time.perf_counter() - start)
+        except Disconnected:
+            outcome = "client_error"
+        except ProtocolError as error:
+            outcome = _OUTCOMES.get(error.status, "client_error" if error.status < 500 else "server_error")
+            allow = (error.allow,) if isinstance(error, MethodNotAllowed) else ()
+            await answer_error(send, error, (*self._revision(), *headers, *allow))
+        except Exception as error:  # noqa: BLE001 - the protocol wants an answer whatever happens
+            event(logger, "unexpected failure", level=logging.ERROR, error=type(error).__name__,
+                  where=_where(error))  # fmt: skip
+            await answer_error(send, ProtocolError("internal error", status=500), headers)
+        finally:
+            self._state.in_flight -= 1
+            self._metrics.requests[outcome] += 1
+
+    async def _answer_inference(self, scope: Scope, receive: Receive) -> tuple[bytes, tuple[Header, ...]]:
+        require_method(scope, "POST")
+        serving = self._state.serving
+        if serving is None:
+            raise Unavailable("the model is not loaded yet")
+        path = scope["path"]
+        if path is not self._infer_path and path != self._infer_path:
+            version = path[len(self._infer_start) : -len("/infer")]
+            serving.check_version(version)
+        body = await read_body(scope, receive, self._max_body_bytes)
+        return await serving.infer(body)
+
+    def _revision(self) -> tuple[Header, ...]:
+        serving = self._state.serving
+        return () if serving is None else (serving.revision_header,)
+
+    def _look_up(self, scope: Scope, path: str) -> tuple[int, bytes]:
+        state = self._state
+        match path:
+            case "/v2/health/live":
+                require_method(scope, "GET", "HEAD")
+                return 200, b'{"live":true}'
+            case "/v2/health/ready":
+                require_method(scope, "GET", "HEAD")
+                return _readiness(state, {"ready": state.ready})
+            case "/v2":
+                require_method(scope, "GET", "HEAD")
+                return 200, orjson.dumps(
+                    {"name": "penstock-runtime", "version": __version__, "extensions": []}
+                )
+        match = _MODEL_PATH.fullmatch(path)
+        if match is None:
+            raise not_found(path)
+        return self._look_up_model(scope, *match.groups())
+
+    def _look_up_model(
+        self, scope: Scope, name: str, version: str | None, verb: str | None
+    ) -> tuple[int, bytes]:
+        state = self._state
+        if name != state.model:
+            raise ProtocolError(f"unknown model '{name[:80]}'; this server has '{state.model}'", status=404)
+        require_method(scope, "GET", "HEAD")
+        serving = state.serving
+        if serving is not None:
+            serving.check_version(version)
+        if verb == "ready":
+            return _readiness(state, {"name": name, "ready": state.ready})
+        if serving is None:
+            raise Unavailable("the model is not loaded yet")
+        return 200, serving.metadata
+
+
+def _readiness(state: State, body: dict[str, object]) -> tuple[int, bytes]:
+    if state.ready:
+        return 200, orjson.dumps(body)
+    why = "shutting down" if state.draining else "the model is not loaded yet"
+    return 503, orjson.dumps({**body, "error": why})
+
+
+def _where(error: BaseException) -> str:
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return "unknown" if trace is None else f"{trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}"

@@ -1,0 +1,1 @@
+"""Prediction ids, and the labels that come back for them."""

@@ -1,0 +1,159 @@
+"""Prediction ids: what a server must know when a label comes back, signed, in a header's room.
+
+An id is URL-safe base64 of
+
+    version u8 | issued u32 (s) | origin u32 | counter u32 | revision (u8 length, UTF-8)
+    | cohort (u8 length, UTF-8) | rows u16 | kind u8 | predictions | keyed blake2s u96
+
+`origin` is random per process and `counter` counts its ids, so ids are unique and a set of them is a bitmap.
+Predictions of up to 32 rows are kept if they take at most 256 bytes; else only the row count is. Clients must
+treat ids as opaque.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import os
+import struct
+from base64 import urlsafe_b64encode
+from binascii import a2b_base64
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from penstock_runtime.server.feedback.keys import Keys
+
+Prediction = int | str | float
+
+MAX_ROWS = 32
+MAX_PREDICTION_BYTES = 256
+MAX_ID_CHARS = 1024
+_VERSION = 1
+_MAC_BYTES = 12
+_HEAD = struct.Struct("!BIII")
+_TAIL = struct.Struct("!HB")
+_NONE, _SMALL, _INTEGERS, _NUMBERS, _TEXTS = range(5)
+
+
+class ForgedId(Exception):  # noqa: N818 - reads as what it is in `except`
+    """The text is no id, or not signed with a key we know."""
+
+
+@dataclass(frozen=True, slots=True)
+class PredictionId:
+    """A verified id. `issued` is in Unix seconds; `predictions` is None where they were too large."""
+
+    issued: int
+    origin: int
+    counter: int
+    revision: str
+    cohort: str
+    rows: int
+    predictions: tuple[Prediction, ...] | None
+
+
+class Issuer:
+    """Makes ids for the predictions of one process."""
+
+    def __init__(self, keys: Keys, revision: str, cohort: str) -> None:
+        """Sign with `keys`' current key, for `revision` in `cohort`."""
+        self._keys = keys
+        self._revision = revision
+        self._origin = int.from_bytes(os.urandom(4), "big")
+        self._counter = 0
+        self._middle = b""
+        self.set_cohort(cohort)
+
+    def set_cohort(self, cohort: str) -> None:
+        """Put `cohort` into the ids from now on."""
+        self._middle = _short_text(self._revision) + _short_text(cohort)
+
+    def issue(self, now: float, rows: int, predictions: Sequence[Prediction]) -> bytes:
+        """Return the id of a request with `rows` rows, of which `predictions` holds one each (or none)."""
+        self._counter = (self._counter + 1) & 0xFFFFFFFF
+        kind, payload = _pack(predictions) if 0 < len(predictions) == rows <= MAX_ROWS else (_NONE, b"")
+        raw = (
+            _HEAD.pack(_VERSION, int(now), self._origin, self._counter)
+            + self._middle
+            + _TAIL.pack(min(rows, 0xFFFF), kind)
+            + payload
+        )
+        return urlsafe_b64encode(raw + _mac(raw, self._keys.current)).rstrip(b"=")
+
+
+def read_id(text: str, keys: Keys) -> PredictionId:
+    """Return the id that `text` is; raises ForgedId unless one of `keys` signed it."""
+    if len(text) > MAX_ID_CHARS:
+        raise ForgedId
+    try:
+        raw = a2b_base64(text.replace("-", "+").replace("_", "/") + "=" * (-len(text) % 4))
+    except ValueError:
+        raise ForgedId from None
+    body, mac = raw[:-_MAC_BYTES], raw[-_MAC_BYTES:]
+    if not any(key is not None and hmac.compare_digest(mac, _mac(body, key))
+               for key in (keys.current, keys.previous)):  # fmt: skip
+        raise ForgedId
+    try:
+        return _unpack(body)
+    except (struct.error, IndexError, UnicodeDecodeError):
+        raise ForgedId from None
+
+
+def _mac(raw: bytes, key: bytes) -> bytes:
+    return hashlib.blake2s(raw, digest_size=_MAC_BYTES, key=key).digest()
+
+
+def _short_text(text: str) -> bytes:
+    raw = text.encode()[:255]
+    return bytes((len(raw),)) + raw
+
+
+def _pack(predictions: Sequence[Prediction]) -> tuple[int, bytes]:
+    first = type(predictions[0])
+    if first is int:
+        if all(0 <= item <= 255 for item in predictions):  # type: ignore[operator]
+            return _SMALL, bytes(predictions)  # type: ignore[arg-type]
+        payload = struct.pack(f"!{len(predictions)}q", *predictions)
+        return _fit(_INTEGERS, payload)
+    if first is float:
+        return _fit(_NUMBERS, struct.pack(f"!{len(predictions)}d", *predictions))
+    texts = [str(item).encode() for item in predictions]
+    if any(len(text) > 255 for text in texts):
+        return _NONE, b""
+    return _fit(_TEXTS, b"".join(bytes((len(text),)) + text for text in texts))
+
+
+def _fit(kind: int, payload: bytes) -> tuple[int, bytes]:
+    return (kind, payload) if len(payload) <= MAX_PREDICTION_BYTES else (_NONE, b"")
+
+
+def _unpack(body: bytes) -> PredictionId:
+    version, issued, origin, counter = _HEAD.unpack_from(body)
+    if version != _VERSION:
+        raise ForgedId
+    revision, offset = _read_text(body, _HEAD.size)
+    cohort, offset = _read_text(body, offset)
+    rows, kind = _TAIL.unpack_from(body, offset)
+    offset += _TAIL.size
+    predictions: tuple[Prediction, ...] | None
+    match kind:
+        case 1:
+            predictions = tuple(body[offset : offset + rows])
+        case 2:
+            predictions = struct.unpack_from(f"!{rows}q", body, offset)
+        case 3:
+            predictions = struct.unpack_from(f"!{rows}d", body, offset)
+        case 4:
+            texts: list[str] = []
+            for _ in range(rows):
+                text, offset = _read_text(body, offset)
+                texts.append(text)
+            predictions = tuple(texts)
+        case _:
+            predictions = None
+    return PredictionId(issued, origin, counter, revision, cohort, rows, predictions)
+
+
+def _read_text(body: bytes, offset: int) -> tuple[str, int]:
+    end = offset + 1 + body[offset]
+    return body[offset + 1 : end].decode(), end

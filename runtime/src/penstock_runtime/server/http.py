@@ -1,0 +1,124 @@
+"""The little of HTTP that the apps share: reading a bounded body, answering in JSON."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from typing import Any
+
+from penstock_runtime.protocol.encode import encode_error
+from penstock_runtime.protocol.errors import InvalidRequest, ProtocolError
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+Header = tuple[bytes, bytes]
+
+# Seconds for a client to send its whole body.
+BODY_SECONDS = 60.0
+JSON_TYPE: Header = (b"content-type", b"application/json")
+CLOSE: Header = (b"connection", b"close")
+
+
+class Disconnected(Exception):  # noqa: N818 - an event more than an error
+    """The client went away before its request was complete."""
+
+
+async def read_body(scope: Scope, receive: Receive, limit: int) -> bytes:
+    """Return the request's body of at most `limit` bytes.
+
+    Raises ProtocolError: 413 if it is larger (by Content-Length, before any of it is read), 415 if it is
+    encoded, 408 if it does not arrive within 60 s; Disconnected if the client goes.
+    """
+    for name, value in scope["headers"]:
+        if name == b"content-length" and int(value) > limit:
+            raise too_large(limit)
+        if name == b"content-encoding" and value.lower() != b"identity":
+            raise ProtocolError("a Content-Encoding is not supported; send the body as it is", status=415)
+    message = await receive()
+    if message["type"] == "http.request" and not message.get("more_body", False):
+        body: bytes = message["body"]
+        if len(body) > limit:
+            raise too_large(limit)
+        return body
+    try:
+        async with asyncio.timeout(BODY_SECONDS):
+            return await _read_rest(message, receive, limit)
+    except TimeoutError:
+        raise ProtocolError(f"the body did not arrive within {BODY_SECONDS:g} s", status=408) from None
+
+
+async def _read_rest(message: Message, receive: Receive, limit: int) -> bytes:
+    parts: list[bytes] = []
+    size = 0
+    while True:
+        if message["type"] == "http.disconnect":
+            raise Disconnected
+        part = message.get("body", b"")
+        size += len(part)
+        if size > limit:
+            raise too_large(limit)
+        parts.append(part)
+        if not message.get("more_body", False):
+            return b"".join(parts)
+        message = await receive()
+
+
+def too_large(limit: int) -> ProtocolError:
+    """Return the error for a body beyond `limit` bytes."""
+    return ProtocolError(f"the body is larger than {limit} bytes", status=413)
+
+
+async def answer(
+    send: Send, status: int, body: bytes, headers: Iterable[Header] = (), content_type: Header = JSON_TYPE
+) -> None:
+    """Send a whole response, JSON unless `content_type` says otherwise."""
+    await send({
+        "type": "http.response.start",
+        "status": status,
+        "headers": [content_type, (b"content-length", b"%d" % len(body)), *headers],
+    })  # fmt: skip
+    await send({"type": "http.response.body", "body": body})
+
+
+async def answer_error(send: Send, error: ProtocolError, headers: Iterable[Header] = ()) -> None:
+    """Send `error` as the protocol wants it, with Retry-After where trying again may help."""
+    extra = [*headers]
+    if error.status in (429, 503):
+        extra.append((b"retry-after", b"1"))
+    if error.status in (408, 413):
+        extra.append(CLOSE)
+    await answer(send, error.status, encode_error(error.message), extra)
+
+
+def not_found(path: str) -> ProtocolError:
+    """Return the error for a path that leads nowhere."""
+    return ProtocolError(f"there is nothing at {path[:200]}", status=404)
+
+
+def require_method(scope: Scope, *methods: str) -> None:
+    """Raise the 405 unless the request uses one of `methods`."""
+    if scope["method"] not in methods:
+        raise MethodNotAllowed(methods)
+
+
+class MethodNotAllowed(ProtocolError):  # noqa: N818
+    """A 405, which must tell what is allowed."""
+
+    status = 405
+
+    def __init__(self, methods: tuple[str, ...]) -> None:
+        """`methods` are the allowed ones."""
+        super().__init__(f"method not allowed; use {' or '.join(methods)}")
+        self.allow: Header = (b"allow", ", ".join(methods).encode())
+
+
+def bad_request(message: str) -> bytes:
+    """Return a complete raw 400 response, for bytes that are no HTTP request at all."""
+    body = encode_error(InvalidRequest(message).message)
+    return (
+        b"HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\n"
+        b"content-length: %d\r\nconnection: close\r\n\r\n" % len(body)
+    ) + body

@@ -1,0 +1,110 @@
+"""Sockets and uvicorn's HTTP protocol, with a life cycle of our own.
+
+uvicorn's Server takes over signals and shuts down at once on SIGTERM; a drain needs the steps apart.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+
+from uvicorn.config import Config
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.server import ServerState
+
+from penstock_runtime.server.http import App, bad_request
+
+# Longer than any common proxy keeps an idle upstream connection (Envoy: 1 h): the side that sends requests
+# must be the one that closes, or a request can meet a closing connection.
+KEEP_ALIVE_SECONDS = 3900
+
+
+class ListenError(Exception):
+    """The address cannot be listened on."""
+
+
+class _Protocol(HttpToolsProtocol):
+    """uvicorn's, but bytes that are no HTTP get the protocol's error body."""
+
+    def send_400_response(self, msg: str) -> None:
+        self.transport.write(bad_request(msg))
+        self.transport.close()
+
+
+class Listener:
+    """One port with its app."""
+
+    def __init__(self, app: App, host: str | None, port: int) -> None:
+        """Bind at once, so that a taken port is known before a model is loaded; raises ListenError."""
+        self._socket = _bind(host, port)
+        self.port: int = self._socket.getsockname()[1]
+        self._config = Config(
+            app,
+            http=_Protocol, ws="none", lifespan="off", interface="asgi3", log_config=None, access_log=False,
+            server_header=False, date_header=False, proxy_headers=False,
+            timeout_keep_alive=KEEP_ALIVE_SECONDS,
+        )  # fmt: skip
+        self._config.load()
+        self._state = ServerState()
+        self._server: asyncio.Server | None = None
+
+    async def start(self) -> None:
+        """Accept connections."""
+        loop = asyncio.get_running_loop()
+        self._server = await loop.create_server(
+            lambda: _Protocol(self._config, self._state, {}, _loop=loop), sock=self._socket, backlog=2048
+        )
+
+    async def stop(self, deadline: float) -> bool:
+        """Accept no more, close idle connections, finish requests until `deadline` (loop time).
+
+        Returns whether all were finished; the rest is cut off.
+        """
+        loop = asyncio.get_running_loop()
+        if self._server is not None:
+            self._server.close()
+        for connection in list(self._state.connections):
+            connection.shutdown()
+        while self._state.tasks or self._state.connections:
+            if loop.time() >= deadline:
+                for task in list(self._state.tasks):
+                    task.cancel()
+                return False
+            await asyncio.sleep(0.01)
+        return True
+
+
+def _bind(host: str | None, port: int) -> socket.socket:
+    if host is None:
+        try:
+            return _bind_family(socket.AF_INET6, "::", port)
+        except OSError as error:
+            if isinstance(error, OSError) and error.errno == 98:
+                raise ListenError(_taken(port)) from None
+            host = "0.0.0.0"  # noqa: S104 - a server's port is for all, policy is the network's
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return _bind_family(family, host, port)
+    except OSError as error:
+        reason = (
+            _taken(port) if error.errno == 98 else f"cannot listen on {host} port {port}: {error.strerror}"
+        )
+        raise ListenError(reason) from None
+
+
+def _bind_family(family: socket.AddressFamily, host: str, port: int) -> socket.socket:
+    listening = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            listening.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        listening.bind((host, port))
+        listening.setblocking(False)
+    except OSError:
+        listening.close()
+        raise
+    return listening
+
+
+def _taken(port: int) -> str:
+    return f"port {port} is taken by another process; choose another one"

@@ -1,0 +1,131 @@
+"""Counters and histograms of the measurement contract, and their Prometheus text.
+
+Written by hand: an observation is a bisection and two additions, and the text is built from parts that were
+escaped once. All calls come from the event loop, so nothing locks.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+
+OUTCOMES = ("ok", "client_error", "server_error", "rejected", "timeout")
+DURATION_BOUNDS = tuple(round(0.001 * 1.1**k, 9) for k in range(97))
+STAGE_BOUNDS = tuple(round(0.00001 * 2.0**k, 9) for k in range(21))
+BATCH_BOUNDS = tuple(2.0**k for k in range(13))
+VALUE_BOUNDS = (
+    *(-float(10**k) for k in range(6, -4, -1)),
+    0.0,
+    *(float(10**k) for k in range(-3, 7)),
+)
+MAX_CLASSES = 20
+OTHER_CLASS = "other"
+
+
+class Histogram:
+    """A classic histogram with fixed upper bounds."""
+
+    __slots__ = ("_bounds", "_counts", "_labels", "_sum")
+
+    def __init__(self, bounds: Sequence[float]) -> None:
+        """`bounds` rise; +Inf is implied."""
+        self._bounds = bounds
+        self._labels = [repr(bound) for bound in bounds] + ["+Inf"]
+        self._counts = [0] * (len(bounds) + 1)
+        self._sum = 0.0
+
+    def observe(self, value: float) -> None:
+        """Count `value` in the first bucket whose bound is >= it."""
+        self._counts[bisect_left(self._bounds, value)] += 1
+        self._sum += value
+
+    def lines(self, name: str, labels: str) -> Iterator[str]:
+        """Yield the exposition lines; `labels` is the escaped inner part, such as `model="m"`."""
+        total = 0
+        for label, count in zip(self._labels, self._counts, strict=True):
+            total += count
+            yield f'{name}_bucket{{{labels},le="{label}"}} {total}'
+        yield f"{name}_sum{{{labels}}} {self._sum!r}"
+        yield f"{name}_count{{{labels}}} {total}"
+
+
+class Metrics:
+    """All series of one pod except feedback, which has labels of its own."""
+
+    def __init__(self, model: str, revision: str) -> None:
+        """Start every series at 0, labelled with `model` and `revision`."""
+        self.model = model
+        self.revision = revision
+        self._labels = f'model="{escape(model)}",revision="{escape(revision)}"'
+        self.requests = dict.fromkeys(OUTCOMES, 0)
+        self.request_seconds = Histogram(DURATION_BOUNDS)
+        self.inference_seconds = Histogram(STAGE_BOUNDS)
+        self.queue_seconds = Histogram(STAGE_BOUNDS)
+        self.batch_size = Histogram(BATCH_BOUNDS)
+        self.prediction_values = Histogram(VALUE_BOUNDS)
+        self.classes: Counter[str] = Counter()
+        self.model_loaded = 0
+        self.load_seconds = 0.0
+
+    def count_predictions(self, predictions: Sequence[int | str | float]) -> None:
+        """Count predicted classes (int, str) or values (float) for drift."""
+        if not predictions:
+            return
+        if type(predictions[0]) is float:
+            for value in predictions:
+                self.prediction_values.observe(float(value))
+        elif len(predictions) == 1:
+            count_class(self.classes, str(predictions[0]), 1)
+        else:
+            for item, count in Counter(predictions).items():
+                count_class(self.classes, str(item), count)
+
+    def lines(self) -> Iterator[str]:
+        """Yield the exposition lines of all series."""
+        labels = self._labels
+        yield from family("penstock_requests_total", "counter", "Inference requests by outcome")
+        for outcome, count in self.requests.items():
+            yield f'penstock_requests_total{{{labels},outcome="{outcome}"}} {count}'
+        for name, text, histogram in (
+            ("request_duration_seconds", "Whole request, successful ones only", self.request_seconds),
+            ("inference_duration_seconds", "Time in the model", self.inference_seconds),
+            ("queue_duration_seconds", "Time waiting for the model", self.queue_seconds),
+            ("batch_size", "Rows in one run of the model", self.batch_size),
+            ("prediction_value", "Predicted numbers", self.prediction_values),
+        ):
+            yield from family(f"penstock_{name}", "histogram", text)
+            yield from histogram.lines(f"penstock_{name}", labels)
+        yield from family("penstock_prediction_total", "counter", "Predicted classes")
+        for item, count in self.classes.items():
+            yield f'penstock_prediction_total{{{labels},class="{escape(item)}"}} {count}'
+        yield from family("penstock_shadow_pairs_total", "counter", "Answers compared with a shadow's")
+        for result in ("agree", "disagree", "error"):
+            yield f'penstock_shadow_pairs_total{{{labels},result="{result}"}} 0'
+        yield from family("penstock_model_loaded", "gauge", "1 once the model is loaded and warm")
+        yield f"penstock_model_loaded{{{labels}}} {self.model_loaded}"
+        yield from family("penstock_model_load_seconds", "gauge", "Time to load and warm the model")
+        yield f"penstock_model_load_seconds{{{labels}}} {self.load_seconds!r}"
+
+
+def family(name: str, kind: str, text: str) -> tuple[str, str]:
+    """Return the HELP and TYPE lines of a metric."""
+    return f"# HELP {name} {text}", f"# TYPE {name} {kind}"
+
+
+def escape(value: str) -> str:
+    """Return `value` as it stands between the quotes of a label."""
+    return value.replace("\\", "\\\\").replace("\n", "\\n").replace('"', '\\"')
+
+
+def count_class(classes: Counter[str], item: str, count: int) -> None:
+    """Add `count` to class `item`; beyond 20 classes all others are counted together as "other"."""
+    item = item[:64]
+    if item not in classes and len(classes) >= MAX_CLASSES:
+        item = OTHER_CLASS
+    classes[item] += count
+
+
+def exposition(parts: Iterable[Iterable[str]]) -> bytes:
+    """Return the text of all `parts`, in Prometheus' text format 0.0.4."""
+    return ("\n".join(line for part in parts for line in part) + "\n").encode()

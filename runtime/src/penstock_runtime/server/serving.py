@@ -1,0 +1,73 @@
+"""One model being served: decode, run, encode, sign, count."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+import orjson
+
+from penstock_runtime.engine.executor import Executor
+from penstock_runtime.engine.session import PLATFORM
+from penstock_runtime.protocol.decode import Decoder
+from penstock_runtime.protocol.encode import encode_response
+from penstock_runtime.protocol.errors import ProtocolError
+from penstock_runtime.protocol.schema import ModelSchema
+from penstock_runtime.server.feedback.ids import Issuer, Prediction
+from penstock_runtime.server.feedback.judge import Judge
+from penstock_runtime.server.http import Header
+from penstock_runtime.server.metrics import Metrics
+
+
+@dataclass(eq=False)
+class Serving:
+    """A loaded model with all that answering for it takes. `timeout`: seconds a request may wait and run."""
+
+    name: str
+    version: str
+    schema: ModelSchema
+    executor: Executor
+    judge: Judge
+    issuer: Issuer
+    metrics: Metrics
+    timeout: float
+
+    def __post_init__(self) -> None:
+        """Prepare what every request needs."""
+        self._decoder = Decoder(self.schema)
+        self._datatypes = {spec.name: spec.datatype for spec in self.schema.outputs}
+        self.metadata = orjson.dumps(self.schema.describe(self.name, self.version, PLATFORM))
+        self.revision_header: Header = (b"penstock-revision", self.metrics.revision.encode())
+
+    def check_version(self, version: str | None) -> None:
+        """Raise the 404 unless `version` is None or the one that is loaded."""
+        if version is not None and version != self.version:
+            raise ProtocolError(
+                f"model '{self.name}' has no version '{version[:80]}'; it has '{self.version}'", status=404
+            )
+
+    async def infer(self, body: bytes) -> tuple[bytes, tuple[Header, ...]]:
+        """Return the response's body and headers; raises ProtocolError."""
+        request = self._decoder.decode(body)
+        wanted = request.outputs
+        decided = self.judge.output
+        # The decision must be seen even by a request that does not ask for it.
+        fetched = wanted if decided is None or decided in wanted else (*wanted, decided)
+        ran = await self.executor.run(fetched, request.inputs, request.rows, self.timeout)
+        predictions: list[Prediction] = []
+        if decided is not None:
+            predictions = list(self.judge.decide(ran.outputs[fetched.index(decided)], request.rows))
+        datatypes = self._datatypes
+        response = encode_response(
+            self.name,
+            self.version,
+            request.id,
+            [(name, datatypes[name], array) for name, array in zip(wanted, ran.outputs, strict=False)],
+        )
+        metrics = self.metrics
+        metrics.inference_seconds.observe(ran.ran)
+        metrics.queue_seconds.observe(ran.queued)
+        metrics.batch_size.observe(request.rows)
+        metrics.count_predictions(predictions)
+        issued = self.issuer.issue(time.time(), request.rows, predictions)
+        return response, (self.revision_header, (b"penstock-prediction-id", issued))

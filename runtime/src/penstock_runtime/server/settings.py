@@ -1,0 +1,167 @@
+"""What a serving process is told: command line and environment, checked at start."""
+
+from __future__ import annotations
+
+import json
+from argparse import ArgumentParser, Namespace
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeVar, cast
+
+from penstock_runtime.server.units import parse_duration, parse_size
+
+Decision = Literal["argmax", "threshold", "tolerance"]
+_Number = TypeVar("_Number", int, float)
+
+
+class SettingsError(Exception):
+    """A setting is wrong; the message names it and says what is expected."""
+
+
+@dataclass(frozen=True, slots=True)
+class Serving:
+    """Limits of serving (spec.serving). `threads` None = by the CPU quota; `timeout` in seconds."""
+
+    threads: int | None = None
+    max_body_bytes: int = 64 * 2**20
+    max_queue: int = 256
+    timeout: float = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Feedback:
+    """How predictions are judged (spec.feedback). `decision` None = by the output's type.
+
+    `threshold` is the least probability of class 1; `tolerance` the largest absolute error that still counts
+    as correct; `window` the seconds in which feedback for a prediction is taken.
+    """
+
+    output: str | None = None
+    decision: Decision | None = None
+    threshold: float = 0.5
+    tolerance: float | None = None
+    window: float = 7 * 86400.0
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Everything a serving process is told. Ports of 0 are chosen by the system and logged."""
+
+    model_path: Path
+    model_name: str
+    revision: str
+    host: str | None
+    http_port: int
+    admin_port: int
+    metrics_port: int
+    config_dir: Path
+    feedback_key_dir: Path
+    drain_seconds: float
+    shutdown_seconds: float
+    termination_log: Path | None
+    serving: Serving
+    feedback: Feedback
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """Declare the options of `penstock-runtime serve`."""
+    parser.add_argument("--model-path", type=Path, required=True, help="an .onnx file, or a folder with one")
+    parser.add_argument("--model-name", help="name in URLs (default: $PENSTOCK_MODEL, else the path's name)")
+    parser.add_argument("--host", help="address to listen on (default: every address)")
+    parser.add_argument("--http-port", type=int, default=8080, help="inference and health")
+    parser.add_argument("--grpc-port", type=int, default=9000, help="reserved: gRPC is not served yet")
+    parser.add_argument("--admin-port", type=int, default=9091, help="feedback")
+    parser.add_argument("--metrics-port", type=int, default=9090, help="GET /metrics")
+    parser.add_argument("--config-dir", type=Path, default=Path("/etc/penstock/revision"),
+                        help="folder whose file 'cohort' names the rollout in flight")  # fmt: skip
+    parser.add_argument("--feedback-key-dir", type=Path, default=Path("/etc/penstock/feedback-key"),
+                        help="folder with the files 'current' and 'previous': ids' keys")  # fmt: skip
+    parser.add_argument("--drain-seconds", type=float, default=5.0,
+                        help="after SIGTERM: seconds to go on accepting while not ready")  # fmt: skip
+    parser.add_argument("--shutdown-seconds", type=float, default=20.0,
+                        help="after that: seconds to finish what is in flight")  # fmt: skip
+    parser.add_argument("--termination-log", type=Path, help="file for the reason of a failed start")
+
+
+def read_settings(args: Namespace, env: Mapping[str, str]) -> Settings:
+    """Return the settings of `args` and `env`; raises SettingsError naming what is wrong."""
+    name = args.model_name or env.get("PENSTOCK_MODEL") or args.model_path.resolve().stem
+    return Settings(
+        model_path=args.model_path,
+        model_name=name,
+        revision=env.get("PENSTOCK_REVISION") or "none",
+        host=args.host,
+        http_port=args.http_port,
+        admin_port=args.admin_port,
+        metrics_port=args.metrics_port,
+        config_dir=args.config_dir,
+        feedback_key_dir=args.feedback_key_dir,
+        drain_seconds=args.drain_seconds,
+        shutdown_seconds=args.shutdown_seconds,
+        termination_log=args.termination_log,
+        serving=read_serving(_json_object(env, "PENSTOCK_SERVING")),
+        feedback=read_feedback(_json_object(env, "PENSTOCK_FEEDBACK")),
+    )
+
+
+def read_serving(spec: Mapping[str, Any]) -> Serving:
+    """Return spec.serving with defaults; unknown fields are left to versions that know them."""
+    default = Serving()
+    with _Named("PENSTOCK_SERVING"):
+        threads = spec.get("threads", "auto")
+        return Serving(
+            threads=None if threads in (None, "auto") else _at_least(1, int(threads)),
+            max_body_bytes=_at_least(1, parse_size(spec.get("maxBodyBytes", default.max_body_bytes))),
+            max_queue=_at_least(0, int(spec.get("maxQueue", default.max_queue))),
+            timeout=_at_least(0.001, parse_duration(spec.get("timeout", default.timeout))),
+        )
+
+
+def read_feedback(spec: Mapping[str, Any]) -> Feedback:
+    """Return spec.feedback with defaults; a threshold or tolerance alone implies the decision."""
+    default = Feedback()
+    with _Named("PENSTOCK_FEEDBACK"):
+        decision = spec.get("decision")
+        if decision is None:
+            decision = next((key for key in ("threshold", "tolerance") if spec.get(key) is not None), None)
+        if decision not in (None, "argmax", "threshold", "tolerance"):
+            raise ValueError(f"decision '{decision}' is not one of argmax, threshold, tolerance")
+        tolerance = spec.get("tolerance")
+        threshold = spec.get("threshold")
+        return Feedback(
+            output=spec.get("output"),
+            decision=cast("Decision | None", decision),
+            threshold=default.threshold if threshold is None else float(threshold),
+            tolerance=None if tolerance is None else _at_least(0.0, float(tolerance)),
+            window=_at_least(1.0, parse_duration(spec.get("window", default.window))),
+        )
+
+
+class _Named:
+    """Turns ValueError and TypeError in its block into a SettingsError that names the setting."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, (ValueError, TypeError)):
+            raise SettingsError(f"{self._name}: {error}") from None
+
+
+def _json_object(env: Mapping[str, str], name: str) -> Mapping[str, Any]:
+    text = env.get(name) or "{}"
+    with _Named(name):
+        value = json.loads(text)
+        if not isinstance(value, dict):
+            raise ValueError("must be a JSON object")
+    return value
+
+
+def _at_least(least: _Number, value: _Number) -> _Number:
+    if value < least:
+        raise ValueError(f"{value} is less than {least}")
+    return value
