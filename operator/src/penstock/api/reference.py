@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from penstock.api.modeldeployment import ModelDeployment
 from penstock.api.resource import CATEGORY, GROUP, VERSION, Resource, ResourceModel
 from penstock.api.schema import KINDS, inlined, write_or_check
 
@@ -33,6 +34,8 @@ def page(model: type[ResourceModel]) -> str:
     """The reference page of a kind, as Markdown."""
     resource, schema = model.RESOURCE, inlined(model)
     parts = [_HEADER, f"# {resource.kind}\n", f"{schema['description']}\n", _identity(resource)]
+    if model is ModelDeployment:
+        parts.append("All fields in one [example](example.yaml).\n")
     if rules := _rules(schema):
         parts.append(rules)
     for name in ("spec", "status"):

@@ -142,7 +142,7 @@ class ClusterModelRuntime(ResourceModel):
         namespaced=False,
         has_status=False,
         columns=(
-            Column("Formats", ".spec.formats[*].name", "Formats that it serves"),
+            Column("Format", ".spec.formats[0].name", "The first format that it serves"),
             Column("Protocol", ".spec.protocol", "What it speaks"),
             AGE,
         ),
