@@ -1,0 +1,3 @@
+module penstock.dev/e2e/tools/pause
+
+go 1.25.0
