@@ -29,7 +29,7 @@ _HEADER = "# Generated from operator/src/penstock/api by `python -m penstock.api
 _STANDARD = {
     "apiVersion": {"type": "string", "description": "Version of this representation of an object."},
     "kind": {"type": "string", "description": "Kind of the object."},
-    "metadata": {"type": "object", "description": "Standard object metadata."},
+    "metadata": {"type": "object"},
 }
 
 _KEPT = (

@@ -56,13 +56,20 @@ Hostname = Annotated[
     ),
 ]
 
+# The API server checks the default `{}` before it applies those of the fields: router may be absent.
 _GATEWAY_ONLY = rules(
     (
-        "self.router != 'GatewayAPI' || (has(self.parentRefs) && self.parentRefs.size() > 0)",
+        (
+            "!has(self.router) || self.router != 'GatewayAPI' || "
+            "(has(self.parentRefs) && self.parentRefs.size() > 0)"
+        ),
         "router GatewayAPI needs parentRefs: the Gateway that the route attaches to",
     ),
     (
-        "self.router == 'GatewayAPI' || !(has(self.parentRefs) || has(self.hostnames) || has(self.matches))",
+        (
+            "(has(self.router) && self.router == 'GatewayAPI') || "
+            "!(has(self.parentRefs) || has(self.hostnames) || has(self.matches))"
+        ),
         "parentRefs, hostnames and matches need router: GatewayAPI",
     ),
 )
