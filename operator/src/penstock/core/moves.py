@@ -1,0 +1,380 @@
+"""Moves: what each rule of the rollout machine does to the status. Pure; nothing here touches the cluster."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+from penstock.api.analysis import AnalysisPhase
+from penstock.api.base import Timestamp
+from penstock.api.conditions import Reason
+from penstock.api.rollout import OnInconclusive
+from penstock.api.status import (
+    HISTORY_LIMIT,
+    REJECTED_LIMIT,
+    AnalysisRef,
+    HistoryEntry,
+    LastHealthy,
+    Outcome,
+    Rejection,
+    Retiring,
+    RevisionStatus,
+    RolloutStatus,
+    Stage,
+    Status,
+    TrafficStatus,
+)
+from penstock.core import names
+from penstock.core.situations import (
+    is_first,
+    rollout_of,
+    skips_the_steps,
+    strategy,
+    was_healthy_lately,
+)
+from penstock.core.world import World
+
+AT_REST = TrafficStatus(desired_weight=0, applied_weight=0)
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """A new status, and what to tell people about it."""
+
+    status: Status
+    reason: Reason
+    message: str
+    warning: bool = False
+    ended: AnalysisPhase | None = None
+    """How the analysis under way ends, if this move ends it."""
+    silent: bool = field(default=False, kw_only=True)
+    """Bookkeeping that is no news."""
+
+
+Then: TypeAlias = Callable[[World], Move]
+
+
+def _with(model: Any, **changes: Any) -> Any:
+    return model.model_copy(update=changes)
+
+
+def _rollout(world: World, **changes: Any) -> RolloutStatus:
+    updated: RolloutStatus = _with(rollout_of(world), **changes)
+    return updated
+
+
+def _traffic(world: World, **changes: Any) -> TrafficStatus:
+    updated: TrafficStatus = _with(world.status.traffic or AT_REST, **changes)
+    return updated
+
+
+def step_label(world: World, index: int) -> str:
+    """`2/4`: the last one is 100 %."""
+    total = len(strategy(world).steps) + 1
+    return f"{min(index + 1, total)}/{total}"
+
+
+# --- beginning -----------------------------------------------------------------------------------
+
+
+def start(world: World) -> Move:
+    """A rollout begins: its revision is rendered before anything runs."""
+    now, wanted = world.now, world.resolution
+    known = world.revisions.get(wanted.revision)
+    attempt = world.analyses.get(wanted.revision, 0) + 1
+    canary = RevisionStatus(
+        revision=wanted.revision,
+        spec_hash=wanted.spec_hash,
+        uri=world.spec.model.uri,
+        digest=known.digest if known else None,
+    )
+    reverting = not is_first(world) and was_healthy_lately(world.spec, world, wanted.revision)
+    rollout = RolloutStatus(
+        id=names.rollout_id(wanted.revision, world.owner.uid, attempt),
+        attempt=attempt,
+        stage=Stage.RESOLVING,
+        step_index=0,
+        step=step_label(world, 0),
+        steps_hash=strategy(world).hash,
+        base_replicas=world.spec.replicas,
+        started_at=Timestamp.at(now),
+        deadline_at=Timestamp.at(now + world.spec.rollout.max_duration.seconds()),
+        reverting=reverting or None,
+    )
+    retiring = tuple(r for r in world.status.retiring if r.revision != wanted.revision)
+    if not strategy(world).router.exact and not reverting:
+        retiring = tuple(_with(r, until=Timestamp.at(now)) for r in retiring)
+    status = _with(world.status, canary=canary, rollout=rollout, traffic=AT_REST, retiring=retiring)
+    way = "straight back: it was healthy lately" if reverting else f"from {world.spec.model.uri}"
+    return Move(status, Reason.RESOLVING, f"rollout {rollout.id} of revision {wanted.revision} begins, {way}")
+
+
+def load(world: World) -> Move:
+    """The record exists: pods may start."""
+    status = _with(world.status, rollout=_rollout(world, stage=Stage.LOADING, started_at=Timestamp.at(world.now)))
+    return Move(status, Reason.LOADING, f"loading {world.canary.uri if world.canary else ''}")
+
+
+def expose(world: World) -> Move:
+    """The canary is ready: the first step, or 100 % where there is nothing to step through."""
+    if skips_the_steps(world):
+        return _promoting(world, "ready; all traffic goes to it")
+    weight = strategy(world).weight_at(0)
+    rollout = _rollout(
+        world,
+        stage=Stage.STEPPING,
+        step_index=0,
+        step=step_label(world, 0),
+        exposed_at=Timestamp.at(world.now),
+        step_started_at=None,
+        analysis_ref=AnalysisRef(name=_analysis_name(world)),
+    )
+    status = _with(world.status, rollout=rollout, traffic=_traffic(world, desired_weight=weight))
+    return Move(status, Reason.STEPPING, f"revision {_canary(world)} is ready: step {rollout.step}, {weight} %")
+
+
+def _analysis_name(world: World) -> str:
+    return names.analysis(world.owner.name, _canary(world), rollout_of(world).attempt or 1)
+
+
+def _canary(world: World) -> str:
+    return (world.status.canary.revision if world.status.canary else None) or ""
+
+
+# --- stepping ------------------------------------------------------------------------------------
+
+
+def apply_weight(world: World) -> Move:
+    """The pods for a weight are there: the route may get it."""
+    desired = world.status.traffic.desired_weight if world.status.traffic else 0
+    status = _with(world.status, traffic=_traffic(world, applied_weight=desired))
+    return Move(status, Reason.STEPPING, f"{desired} % of the traffic goes to revision {_canary(world)}")
+
+
+def start_clock(world: World) -> Move:
+    """The weight acts: the step's time counts from now on."""
+    status = _with(world.status, rollout=_rollout(world, step_started_at=Timestamp.at(world.now)))
+    return Move(status, Reason.STEPPING, "the weight acts", silent=True)
+
+
+def advance(world: World) -> Move:
+    """The next step, or all traffic after the last one."""
+    plan, index = strategy(world), (rollout_of(world).step_index or 0) + 1
+    if index >= len(plan.steps):
+        return _promoting(world, "all steps done")
+    step = plan.steps[index]
+    label = step_label(world, index)
+    rollout = _rollout(world, step_index=index, step=label, step_started_at=None)
+    status = _with(world.status, rollout=rollout, traffic=_traffic(world, desired_weight=plan.weight_at(index)))
+    what = f"{step.weight} %" if step.weight else f"hold for {step.hold}" if step.hold else "pause"
+    return Move(status, Reason.STEPPING, f"step {label}: {what}")
+
+
+def renumber(world: World) -> Move:
+    """The steps were edited: go on at the first one whose weight is at least the current one."""
+    plan = strategy(world)
+    weight = (world.status.traffic.applied_weight if world.status.traffic else 0) or 0
+    index = plan.index_for(weight)
+    if index >= len(plan.steps):
+        return _promoting(world, "no step is left after the edit")
+    changes: Mapping[str, Any] = {
+        "step_index": index,
+        "step": step_label(world, index),
+        "steps_hash": plan.hash,
+    }
+    rollout = _rollout(world, **changes, step_started_at=None)
+    status = _with(world.status, rollout=rollout, traffic=_traffic(world, desired_weight=plan.weight_at(index)))
+    return Move(status, Reason.STEPPING, f"steps were edited: going on at step {rollout.step}")
+
+
+def _promoting(world: World, why: str) -> Move:
+    plan = strategy(world)
+    rollout = _rollout(
+        world, stage=Stage.PROMOTING, step_index=len(plan.steps), step=step_label(world, len(plan.steps)),
+        step_started_at=None, steps_hash=plan.hash,
+    )  # fmt: skip
+    status = _with(world.status, rollout=rollout, traffic=_traffic(world, desired_weight=100))
+    return Move(status, Reason.PROMOTING, f"revision {_canary(world)} is scaled to full size for 100 %: {why}")
+
+
+def note_blindness(world: World) -> Move:
+    """Nothing can be measured: the weight freezes and clocks stand still."""
+    status = _with(world.status, rollout=_rollout(world, blind_since=Timestamp.at(world.now)))
+    message = world.measurement.message if world.measurement else ""
+    return Move(status, Reason.CANNOT_MEASURE, f"frozen at the current weight: {message}", warning=True)
+
+
+def note_sight(world: World) -> Move:
+    """Measuring works again: the time without sight does not count."""
+    rollout = rollout_of(world)
+    lost = world.now - (rollout.blind_since.unix() if rollout.blind_since else world.now)
+    deadline = Timestamp.at(rollout.deadline_at.unix() + lost) if rollout.deadline_at else None
+    status = _with(world.status, rollout=_rollout(world, blind_since=None, deadline_at=deadline))
+    return Move(status, Reason.MEASURED, f"measuring works again after {lost:.0f} s; the rollout goes on")
+
+
+# --- ends ----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _End:
+    outcome: Outcome
+    reason: str
+    message: str
+    gate: str | None = None
+
+
+def _finish(world: World, end: _End, *, refuse: bool) -> Status:
+    """The canary is out: no traffic, and its pods go a little later."""
+    now, rollout, canary = Timestamp.at(world.now), rollout_of(world), world.status.canary
+    entry = HistoryEntry(
+        revision=_canary(world), digest=canary.digest if canary else None,
+        outcome=end.outcome, reason=end.reason, at=now,
+    )  # fmt: skip
+    rejection = Rejection(
+        spec_hash=canary.spec_hash if canary else None, revision=_canary(world), rollout_id=rollout.id,
+        gate=end.gate, reason=end.reason, message=end.message, at=now,
+    )  # fmt: skip
+    until = Timestamp.at(world.now + world.settings.retire_seconds)
+    others = tuple(r for r in world.status.retiring if r.revision != _canary(world))
+    finished: Status = _with(
+        world.status,
+        canary=None,
+        rollout=None,
+        traffic=AT_REST,
+        retiring=(*others, Retiring(revision=_canary(world), until=until))[-HISTORY_LIMIT:],
+        history=(entry, *world.status.history)[:HISTORY_LIMIT],
+        rejected=(rejection, *world.status.rejected)[:REJECTED_LIMIT] if refuse else world.status.rejected,
+    )
+    return finished
+
+
+def promote(world: World) -> Move:
+    """The canary serves everything: it is stable now, and the old pods stay warm for a while."""
+    now, old, new = world.now, world.status.stable, world.status.canary
+    retiring = tuple(r for r in world.status.retiring if new is None or r.revision != new.revision)
+    if old is not None:
+        kept = now + world.spec.rollout.scale_down_delay.seconds()
+        retiring = (*retiring, Retiring(revision=old.revision, until=Timestamp.at(kept)))
+    reason = Reason.REVERTED if rollout_of(world).reverting else Reason.PROMOTED
+    entry = HistoryEntry(
+        revision=_canary(world), digest=new.digest if new else None,
+        outcome=Outcome.PROMOTED, reason=reason, at=Timestamp.at(now),
+    )  # fmt: skip
+    status = _with(
+        world.status,
+        stable=new,
+        canary=None,
+        rollout=None,
+        traffic=AT_REST,
+        last_healthy=LastHealthy(revision=_canary(world)),
+        retiring=retiring[-HISTORY_LIMIT:],
+        history=(entry, *world.status.history)[:HISTORY_LIMIT],
+    )
+    proof = f": {world.measurement.message}" if world.measurement and world.measurement.message else ""
+    word = "is back at 100 %" if rollout_of(world).reverting else "promoted to 100 %"
+    return Move(status, reason, f"revision {_canary(world)} {word}{proof}", ended=AnalysisPhase.PASSED)
+
+
+def cancel(world: World) -> Move:
+    """The user went back to what is stable."""
+    end = _End(Outcome.CANCELLED, Reason.CANCELLED, "the spec names the stable revision again")
+    status = _finish(world, end, refuse=False)
+    return Move(status, Reason.CANCELLED, f"revision {_canary(world)}: {end.message}", ended=AnalysisPhase.CANCELLED)
+
+
+def supersede(world: World) -> Move:
+    """The user asks for a third revision: the middle one leaves first."""
+    end = _End(Outcome.SUPERSEDED, Reason.SUPERSEDED, "the spec names a newer revision")
+    status = _finish(world, end, refuse=False)
+    return Move(status, Reason.SUPERSEDED, f"revision {_canary(world)}: {end.message}", ended=AnalysisPhase.CANCELLED)
+
+
+def roll_back_by_gate(world: World) -> Move:
+    """The evidence is against the canary."""
+    seen = world.measurement
+    gate = next((j for j in seen.judgements if j.verdict == "Fail"), None) if seen else None
+    return _roll_back(world, Reason.GATE_FAILED, seen.message if seen else "", gate.name if gate else None)
+
+
+def roll_back_broken(world: World) -> Move:
+    """The canary's pods are down."""
+    failure = world.canary.failure if world.canary else None
+    assert failure is not None  # noqa: S101 - the rule's `when` saw it
+    return _roll_back(world, failure.reason, f"no pod of it serves any more: {failure.message}")
+
+
+def _roll_back(world: World, reason: str, message: str, gate: str | None = None) -> Move:
+    status = _finish(world, _End(Outcome.ROLLED_BACK, reason, message, gate), refuse=True)
+    return Move(
+        status,
+        Reason.ROLLED_BACK,
+        f"revision {_canary(world)}: {message}",
+        warning=True,
+        ended=AnalysisPhase.FAILED,
+    )
+
+
+def _reject(world: World, reason: str, message: str) -> Move:
+    status = _finish(world, _End(Outcome.REJECTED, reason, message), refuse=True)
+    return Move(
+        status, Reason.REJECTED, f"revision {_canary(world)} never got a request: {reason}: {message}", warning=True,
+        ended=AnalysisPhase.FAILED,
+    )  # fmt: skip
+
+
+def reject_unloadable(world: World) -> Move:
+    """Its model cannot be fetched or loaded."""
+    failure = world.canary.failure if world.canary else None
+    assert failure is not None  # noqa: S101 - the rule's `when` saw it
+    return _reject(world, failure.reason, failure.message)
+
+
+def reject_changed_source(world: World) -> Move:
+    """Its pods saw different bytes."""
+    seen = sorted({p.digest for p in world.canary.pods if p.digest}) if world.canary else []
+    return _reject(world, Reason.SOURCE_CHANGED, f"pods of one revision loaded different bytes: {', '.join(seen)}")
+
+
+def reject_late(world: World) -> Move:
+    """It did not become ready in time; the cluster's own words say why."""
+    canary = world.canary
+    cause = "no pod became ready"
+    if canary and canary.unschedulable:
+        cause = f"Unschedulable: {canary.unschedulable}"
+    elif canary and canary.failure:
+        cause = f"{canary.failure.reason}: {canary.failure.message}"
+    elif world.schema_problem:
+        cause = world.schema_problem
+    deadline = world.spec.rollout.progress_deadline
+    return _reject(world, Reason.PROGRESS_DEADLINE_EXCEEDED, f"not ready within {deadline}: {cause}")
+
+
+def reject_schema(world: World) -> Move:
+    """Its inputs or outputs would break the clients of stable."""
+    return _reject(world, Reason.SCHEMA_INCOMPATIBLE, str(world.schema))
+
+
+def decide_late(world: World) -> Move:
+    """`maxDuration` is over without a decision: do what the user said."""
+    match world.spec.rollout.on_inconclusive:
+        case OnInconclusive.ROLLBACK:
+            end = _End(Outcome.ROLLED_BACK, Reason.INCONCLUSIVE, f"undecided after {world.spec.rollout.max_duration}")
+            status = _finish(world, end, refuse=True)
+            return Move(status, Reason.ROLLED_BACK, end.message, warning=True, ended=AnalysisPhase.INCONCLUSIVE)
+        case OnInconclusive.PROMOTE:
+            return _promoting(
+                world, f"undecided after {world.spec.rollout.max_duration}, and onInconclusive is Promote"
+            )
+        case _:
+            status = _with(world.status, rollout=_rollout(world, deadline_at=None))
+            why = f"undecided after {world.spec.rollout.max_duration}: holding the weight until a human decides"
+            return Move(status, Reason.INCONCLUSIVE, why, warning=True)
+
+
+def retire(world: World) -> Move:
+    """A revision's time is over: its pods may go."""
+    left = tuple(r for r in world.status.retiring if r.until is not None and r.until.unix() > world.now)
+    gone = ", ".join(str(r.revision) for r in world.status.retiring if r not in left)
+    return Move(_with(world.status, retiring=left), Reason.HEALTHY, f"pods of {gone} go", silent=True)

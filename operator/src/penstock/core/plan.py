@@ -1,0 +1,259 @@
+"""From the status to the cluster: which objects must exist, and the actions that get there from what is live.
+
+Every action is idempotent and fenced by the state it was decided on. Nothing is applied that is already so.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+from penstock.api.status import Outcome, Stage
+from penstock.core import manifests, observe
+from penstock.core import situations as s
+from penstock.core.objects import GROUP, LABEL_REVISION, Fence, Object, Ref, fence_of, ref_of
+from penstock.core.quantities import same
+from penstock.core.render import controller_revision
+from penstock.core.routing import Split
+from penstock.core.world import Revision, World
+
+ANNOTATION_APPLIED = f"{GROUP}/applied"
+
+
+@dataclass(frozen=True, slots=True)
+class Create:
+    """POST: the object must not exist yet."""
+
+    manifest: Object
+
+
+@dataclass(frozen=True, slots=True)
+class Apply:
+    """Server-side apply, fenced."""
+
+    manifest: Object
+    fence: Fence
+
+
+@dataclass(frozen=True, slots=True)
+class Annotate:
+    """Add annotations, fenced."""
+
+    ref: Ref
+    annotations: Mapping[str, str]
+    fence: Fence
+
+
+@dataclass(frozen=True, slots=True)
+class Delete:
+    """Delete, fenced."""
+
+    ref: Ref
+    fence: Fence
+
+
+Action: TypeAlias = Create | Apply | Annotate | Delete
+
+
+@dataclass(frozen=True, slots=True)
+class Live:
+    """What exists of this ModelDeployment, as fetched at the beginning of the reconcile."""
+
+    objects: Sequence[Object] = field(default=())
+
+    def get(self, ref: Ref) -> Object | None:
+        """The live object, if it exists."""
+        return next((o for o in self.objects if ref_of(o) == ref), None)
+
+
+def split_of(world: World) -> Split:
+    """Who gets what, by the status."""
+    status = world.status
+    weight = (status.traffic.applied_weight if status.traffic else 0) or 0
+    return Split(
+        status.stable.revision if status.stable else None,
+        status.canary.revision if status.canary else None,
+        weight,
+    )
+
+
+def pods_wanted(world: World) -> dict[str, int]:
+    """Pods per revision, by the status. Revisions that are not in it want none."""
+    status, wanted = world.status, {}
+    for retiring in status.retiring:
+        if retiring.revision in world.revisions:
+            wanted[retiring.revision] = min(world.spec.replicas, _deployed(world, retiring.revision))
+    if status.stable and status.stable.revision:
+        wanted[status.stable.revision] = world.spec.replicas
+    if status.canary and status.canary.revision and status.rollout and status.rollout.stage != Stage.RESOLVING:
+        wanted[status.canary.revision] = _canary_pods(world)
+    return wanted
+
+
+def _deployed(world: World, revision: str) -> int:
+    return len([p for p in world.revisions[revision].pods if not p.deleting])
+
+
+def _canary_pods(world: World) -> int:
+    """Grows with the weight; under router Replicas never before the Service is right for it."""
+    return s.canary_pods_wanted(world)
+
+
+def actions(world: World, live: Live) -> list[Action]:
+    """All that is left to do, in order: records, then what serves, then the route, then what may go."""
+    if world.conflict is not None or (world.status.seq is None and world.revisions):
+        return []
+    return [
+        *_records(world),
+        *_applies(_serving(world), live),
+        *_applies(_routing(world), live),
+        *_cohorts(world),
+        *_removals(world, live),
+    ]
+
+
+# --- records -------------------------------------------------------------------------------------
+
+
+def _records(world: World) -> Iterable[Action]:
+    """The new revision's record, and on each record what is known of its digest and its end."""
+    if world.new_key:
+        yield Create(manifests.feedback_key(world.owner, world.new_key))
+    rollout, frozen = world.status.rollout, world.resolution.frozen
+    if rollout and rollout.stage == Stage.RESOLVING and frozen is not None:
+        number = max((r.number for r in world.revisions.values()), default=0) + 1
+        yield Create(controller_revision(world.owner, world.resolution.revision, number, dict(frozen)))
+    for revision in world.revisions.values():
+        notes = {**_digest_note(revision), **_outcome_note(world, revision)}
+        current = revision.live["metadata"].get("annotations") or {}
+        if any(current.get(key) != value for key, value in notes.items()):
+            yield Annotate(ref_of(revision.live), notes, fence_of(revision.live))
+
+
+def _digest_note(revision: Revision) -> dict[str, str]:
+    seen = sorted({p.digest for p in revision.pods if p.digest})
+    if revision.digest or len(seen) != 1:
+        return {}
+    return {observe.ANNOTATION_DIGEST: seen[0]}
+
+
+def _outcome_note(world: World, revision: Revision) -> dict[str, str]:
+    entry = next((h for h in world.status.history if h.revision == revision.name), None)
+    if entry is None or entry.outcome is None or entry.at is None:
+        return {}
+    refused = next((r for r in world.status.rejected if r.revision == revision.name), None)
+    message = refused.message if refused and entry.outcome in (Outcome.REJECTED, Outcome.ROLLED_BACK) else ""
+    return {
+        observe.ANNOTATION_OUTCOME: entry.outcome,
+        observe.ANNOTATION_REASON: entry.reason or "",
+        observe.ANNOTATION_MESSAGE: message or "",
+        observe.ANNOTATION_AT: str(entry.at),
+    }
+
+
+# --- what must exist -----------------------------------------------------------------------------
+
+
+def _serving(world: World) -> Iterable[Object]:
+    cohort = world.status.rollout.id if world.status.rollout else None
+    for name, replicas in pods_wanted(world).items():
+        revision = world.revisions.get(name)
+        if revision is not None:
+            yield from manifests.of_revision(world.owner, revision, replicas, world.raw_spec.get("feedback"), cohort)
+
+
+def _routing(world: World) -> Iterable[Object]:
+    split = split_of(world)
+    known = world.revisions.get(split.stable or split.canary or "")
+    if known is None:
+        return
+    ports = known.data["ports"]
+    yield from s.strategy(world).router.manifests(world.owner, split, ports)
+    yield from manifests.aliases(world.owner, split, ports)
+
+
+def wanted_refs(world: World) -> list[Ref]:
+    """The names we are about to use: none of them may belong to somebody else."""
+    refs = [ref_of(m) for m in (*_serving(world), *_routing(world))]
+    if world.resolution.revision:
+        refs += manifests.refs_of_revision(world.owner, world.resolution.revision)
+    return refs
+
+
+def _applies(wanted: Iterable[Object], live: Live) -> Iterable[Action]:
+    for manifest in wanted:
+        digest = hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()[:16]
+        found = live.get(ref_of(manifest))
+        notes = ((found or {}).get("metadata", {}).get("annotations") or {}).get(ANNOTATION_APPLIED)
+        if found is not None and notes == digest and same(manifest, found):
+            continue
+        marked = {**manifest, "metadata": {**manifest["metadata"], "annotations": {
+            **manifest["metadata"].get("annotations", {}), ANNOTATION_APPLIED: digest,
+        }}}  # fmt: skip
+        yield Apply(marked, fence_of(found))
+
+
+def _cohorts(world: World) -> Iterable[Action]:
+    """A pod re-reads its ConfigMap a minute late; an annotation makes its kubelet look at once."""
+    rollout = world.status.rollout
+    if rollout is None or rollout.stage in (None, Stage.RESOLVING) or not rollout.id:
+        return
+    for side in (world.stable, world.canary):
+        for pod in side.pods if side else ():
+            if pod.cohort != rollout.id and not pod.deleting:
+                yield Annotate(ref_of(pod.live), {observe.ANNOTATION_COHORT: rollout.id}, fence_of(pod.live))
+
+
+# --- what may go ---------------------------------------------------------------------------------
+
+
+def _removals(world: World, live: Live) -> Iterable[Action]:
+    """Pods of revisions that are in no role, once the route as observed no longer names them."""
+    wanted = pods_wanted(world)
+    for obj in live.objects:
+        revision = obj["metadata"].get("labels", {}).get(LABEL_REVISION)
+        if obj["kind"] not in manifests.REVISION_KINDS or not revision or revision in wanted:
+            continue
+        if _is_canary(world, revision) or world.traffic.weights.get(revision):
+            continue
+        if observe.is_ours(world.owner, obj):
+            yield Delete(ref_of(obj), fence_of(obj))
+    yield from _stray_aliases(world, live)
+    yield from _old_records(world)
+
+
+def _is_canary(world: World, revision: str) -> bool:
+    return world.status.canary is not None and world.status.canary.revision == revision
+
+
+def _stray_aliases(world: World, live: Live) -> Iterable[Action]:
+    """The canary's alias without a canary, and the HTTPRoute of a router no longer used."""
+    wanted = {ref_of(m) for m in _routing(world)}
+    for ref in manifests.route_refs(world.owner):
+        found = live.get(ref)
+        if found is not None and wanted and ref not in wanted and observe.is_ours(world.owner, found):
+            yield Delete(ref, fence_of(found))
+
+
+def _old_records(world: World) -> Iterable[Action]:
+    """Records beyond `revisionHistoryLimit`; never one in use, last healthy, or named by the spec."""
+    status = world.status
+    kept = {*pods_wanted(world), world.resolution.revision, *(r.revision for r in status.retiring)}
+    kept |= {r.revision for r in (status.stable, status.canary, status.last_healthy) if r}
+    spare = sorted((r for r in world.revisions.values() if r.name not in kept), key=lambda r: -r.number)
+    for revision in spare[world.spec.rollout.revision_history_limit :]:
+        yield Delete(ref_of(revision.live), fence_of(revision.live))
+
+
+def describe(action: Action) -> str:
+    """For logs."""
+    match action:
+        case Create(manifest) | Apply(manifest, _):
+            return f"{type(action).__name__} {ref_of(manifest)}"
+        case Annotate(ref, notes, _):
+            return f"Annotate {ref}: {', '.join(sorted(notes))}"
+        case Delete(ref, _):
+            return f"Delete {ref}"

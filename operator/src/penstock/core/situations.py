@@ -1,0 +1,268 @@
+"""Situations: the predicates of the rollout machine, each a sentence about one World."""
+
+from __future__ import annotations
+
+from penstock.api.modeldeployment import Spec
+from penstock.api.rollout import OnSchemaChange
+from penstock.api.status import Outcome, RolloutStatus, Stage, Verdict
+from penstock.core.schema import Compatibility
+from penstock.core.strategy import Strategy, strategy_of
+from penstock.core.world import World
+
+MIN_FRESH_REQUESTS = 20
+"""Requests the canary must have answered at a weight before the next one: proof that the weight acts."""
+
+
+def strategy(world: World) -> Strategy:
+    """The steps as they are now."""
+    return strategy_of(world.spec)
+
+
+def rollout_of(world: World) -> RolloutStatus:
+    """The rollout under way; only to be asked where there is one."""
+    assert world.status.rollout is not None  # noqa: S101 - the rules' `during` guarantees it
+    return world.status.rollout
+
+
+def is_rolling(world: World) -> bool:
+    """A canary is under way."""
+    return world.status.rollout is not None and world.status.canary is not None
+
+
+def is_first(world: World) -> bool:
+    """Nothing was ever trusted: there is nothing to compare with and nothing to go back to."""
+    return world.status.stable is None
+
+
+def status_was_lost(world: World) -> bool:
+    """The status is empty though revisions exist."""
+    return world.status.seq is None and bool(world.revisions)
+
+
+def names_are_taken(world: World) -> bool:
+    """Somebody else's object has one of our names."""
+    return world.conflict is not None
+
+
+def wanted(world: World) -> str | None:
+    """The specHash that the user asks for; None while the spec cannot become pods."""
+    return None if world.resolution.reason else world.resolution.spec_hash
+
+
+def spec_names_stable_again(world: World) -> bool:
+    """The user went back while a rollout was under way."""
+    return world.status.stable is not None and wanted(world) == world.status.stable.spec_hash
+
+
+def spec_names_a_third(world: World) -> bool:
+    """The user asks for yet another revision."""
+    hash_ = wanted(world)
+    return hash_ is not None and world.status.canary is not None and hash_ != world.status.canary.spec_hash
+
+
+def is_paused(world: World) -> bool:
+    """The user holds everything."""
+    return world.spec.paused
+
+
+def is_suspended(world: World) -> bool:
+    """No pods are wanted: nothing can be loaded, shown or measured."""
+    return world.spec.replicas == 0
+
+
+def stable_is_down(world: World) -> bool:
+    """The rollback target serves nothing, while the canary does."""
+    stable, canary = world.stable, world.canary
+    return stable is not None and stable.ready == 0 and canary is not None and canary.ready > 0
+
+
+def canary_is_broken(world: World) -> bool:
+    """Seen without any metric: no pod of an exposed canary serves, and one of them says why."""
+    canary = world.canary
+    return canary is not None and canary.ready == 0 and canary.failure is not None
+
+
+def a_gate_failed(world: World) -> bool:
+    """The evidence says that the canary is worse."""
+    return world.measurement is not None and world.measurement.verdict == Verdict.FAIL
+
+
+def gates_passed(world: World) -> bool:
+    """Every required gate has proven its point."""
+    return world.measurement is not None and world.measurement.verdict == Verdict.PASS
+
+
+def is_blind(world: World) -> bool:
+    """Nothing can be measured."""
+    return world.measurement is not None and world.measurement.blind
+
+
+def went_blind(world: World) -> bool:
+    """Blind, and not yet noted."""
+    return is_blind(world) and rollout_of(world).blind_since is None
+
+
+def sees_again(world: World) -> bool:
+    """Noted as blind, and no longer."""
+    return rollout_of(world).blind_since is not None and world.measurement is not None and not is_blind(world)
+
+
+def cannot_load(world: World) -> bool:
+    """The canary's model is refused for a reason that time does not heal."""
+    canary = world.canary
+    return canary is not None and canary.failure is not None and canary.failure.final and canary.ready == 0
+
+
+def digests_differ(world: World) -> bool:
+    """Two pods of one revision saw different bytes."""
+    canary = world.canary
+    if canary is None:
+        return False
+    seen = {p.digest for p in canary.pods if p.digest}
+    return len(seen | ({canary.digest} if canary.digest else set())) > 1
+
+
+def takes_too_long(world: World) -> bool:
+    """The progress deadline is over and the canary is not ready."""
+    rollout = rollout_of(world)
+    started = rollout.started_at.unix() if rollout.started_at else world.now
+    return world.now >= started + world.spec.rollout.progress_deadline.seconds() and not canary_is_ready(world)
+
+
+def is_rendered(world: World) -> bool:
+    """The revision's record exists."""
+    return world.canary is not None
+
+
+def canary_pods_wanted(world: World) -> int:
+    """Pods the canary needs at the stage it is in."""
+    rollout, plan = rollout_of(world), strategy(world)
+    if is_first(world) or rollout.reverting or rollout.stage == Stage.PROMOTING or not plan.steps:
+        return world.spec.replicas
+    return plan.canary_replicas_at(rollout.step_index or 0)
+
+
+def canary_is_ready(world: World) -> bool:
+    """All pods that the stage needs serve."""
+    return world.canary is not None and not is_suspended(world) and world.canary.ready >= canary_pods_wanted(world)
+
+
+def schema_breaks_clients(world: World) -> bool:
+    """Requests that stable takes would fail on the canary."""
+    return (
+        world.schema is not None
+        and world.schema.compatibility == Compatibility.BREAKING
+        and world.spec.rollout.on_schema_change == OnSchemaChange.BLOCK
+    )
+
+
+def schema_is_known(world: World) -> bool:
+    """Both revisions told their inputs and outputs, or nobody has to."""
+    return is_first(world) or bool(rollout_of(world).reverting) or world.schema is not None
+
+
+def is_alone_with_stable(world: World) -> bool:
+    """No third revision has pods that a blended Service would send requests to."""
+    if strategy(world).router.exact:
+        return True
+    status = world.status
+    ours = {r.revision for r in (status.stable, status.canary) if r}
+    return all(not r.pods or r.name in ours for r in world.revisions.values())
+
+
+def skips_the_steps(world: World) -> bool:
+    """Straight to 100 %: nothing to compare with, proven lately, or asked for by an empty list."""
+    return is_first(world) or bool(rollout_of(world).reverting) or not strategy(world).steps
+
+
+def was_healthy_lately(spec: Spec, world: World, revision: str) -> bool:
+    """The revision was stable within `rollbackWindow`."""
+    replaced_at = world.now
+    for entry in world.status.history:
+        if entry.outcome != Outcome.PROMOTED or entry.at is None:
+            continue
+        if entry.revision == revision:
+            return world.now - replaced_at <= spec.rollout.rollback_window.seconds()
+        replaced_at = entry.at.unix()
+    return False
+
+
+def weight_is_due(world: World) -> bool:
+    """The step's weight is not applied yet and its pods are there."""
+    traffic = world.status.traffic
+    if traffic is None or traffic.applied_weight == traffic.desired_weight:
+        return False
+    return canary_is_ready(world) and (traffic.desired_weight == 100 or is_alone_with_stable(world))
+
+
+def weight_acts(world: World) -> bool:
+    """The weight is applied and the router has taken it over."""
+    traffic = world.status.traffic
+    return traffic is not None and traffic.applied_weight == traffic.desired_weight and world.traffic.confirmed
+
+
+def step_took_effect(world: World) -> bool:
+    """The weight acts and the step's clock does not run yet."""
+    return rollout_of(world).step_started_at is None and weight_acts(world)
+
+
+def steps_were_edited(world: World) -> bool:
+    """The user changed the steps of the rollout under way."""
+    return rollout_of(world).steps_hash != strategy(world).hash
+
+
+def step_is_done(world: World) -> bool:
+    """The current step has nothing left to wait for."""
+    rollout, plan = rollout_of(world), strategy(world)
+    if rollout.step_started_at is None:
+        return False
+    index, since = rollout.step_index or 0, world.now - rollout.step_started_at.unix()
+    if index >= len(plan.steps):
+        return True
+    step = plan.steps[index]
+    if step.pause is not None:
+        return False
+    if step.hold is not None:
+        return since >= step.hold.seconds()
+    return since >= world.spec.rollout.analysis.block.seconds() and gates_passed(world) and has_fresh_requests(world)
+
+
+def has_fresh_requests(world: World) -> bool:
+    """The canary answered requests at this very weight, in the share that was asked for."""
+    seen = world.measurement
+    return seen is not None and seen.fresh_requests >= MIN_FRESH_REQUESTS and seen.share_is_right
+
+
+def is_overdue(world: World) -> bool:
+    """`maxDuration` is over; clocks stand still while blind."""
+    rollout = rollout_of(world)
+    return rollout.deadline_at is not None and rollout.blind_since is None and world.now >= rollout.deadline_at.unix()
+
+
+def all_traffic_moved(world: World) -> bool:
+    """The canary serves everything, confirmed by the router."""
+    traffic = world.status.traffic
+    return traffic is not None and traffic.applied_weight == 100 and world.traffic.confirmed
+
+
+def asks_for_something_new(world: World) -> bool:
+    """The spec names a revision that is neither trusted nor refused, and its steps can be made."""
+    hash_ = wanted(world)
+    if hash_ is None or (world.status.stable and world.status.stable.spec_hash == hash_):
+        return False
+    return not is_rejected(world) and not is_suspended(world) and not strategy(world).problem
+
+
+def is_rejected(world: World) -> bool:
+    """The spec names a revision that was tried and refused."""
+    return any(r.spec_hash == world.resolution.spec_hash for r in world.status.rejected)
+
+
+def traffic_rests(world: World) -> bool:
+    """All requests go to stable, confirmed; or nothing serves yet."""
+    return is_first(world) or world.traffic.confirmed
+
+
+def something_retires(world: World) -> bool:
+    """A revision's time has come."""
+    return any(r.until is None or r.until.unix() <= world.now for r in world.status.retiring)

@@ -1,0 +1,59 @@
+"""One reconcile: gather, decide, write evidence and status, act, record. The way through the house, on one screen."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from penstock.core import plan, rollout, wake
+from penstock.core.status import complete
+from penstock.core.world import Settings
+from penstock.ports import Clock, Cluster, Inspector, Metrics, Recorder
+from penstock.shell.evidence import measure, write_evidence
+from penstock.shell.gather import gather
+
+
+@dataclass(frozen=True, slots=True)
+class Reconciler:
+    """Brings one ModelDeployment a step further. Keeps nothing between two reconciles."""
+
+    cluster: Cluster
+    metrics: Metrics
+    inspector: Inspector
+    recorder: Recorder
+    clock: Clock
+    settings: Settings
+
+    async def reconcile(self, key: tuple[str, str]) -> float | None:
+        """One pass over `key` = (namespace, name). Returns the time (unix seconds) to come again, None if nothing is due.
+
+        Raises ports.Conflict where something changed meanwhile (come again soon), and ports.ClusterError.
+        """
+        seen = await gather(self.cluster, self.inspector, key, self.settings, self.clock.now())
+        if seen is None:
+            return None
+        world, running = await measure(self.cluster, self.metrics, seen)
+        _, move = rollout.decide(world)
+        after = replace(world, status=move.status) if move else world
+        status = complete(after, world.status)
+        if running is not None:
+            await write_evidence(self.cluster, world, running, move)
+        if status is not world.status:
+            await self.cluster.replace_status({**seen.live, "status": status.to_wire()})
+        after = replace(after, status=status)
+        for action in plan.actions(after, seen.objects):
+            await self._execute(action)
+        if move is not None and not move.silent:
+            kind = "Warning" if move.warning else "Normal"
+            await self.recorder.record(seen.live, kind, move.reason, move.message)
+        return world.now if move is not None else wake.next_time(after)
+
+    async def _execute(self, action: plan.Action) -> None:
+        match action:
+            case plan.Create(manifest):
+                await self.cluster.create(manifest)
+            case plan.Apply(manifest, fence):
+                await self.cluster.apply(manifest, fence)
+            case plan.Annotate(ref, notes, fence):
+                await self.cluster.annotate(ref, notes, fence)
+            case plan.Delete(ref, fence):
+                await self.cluster.delete(ref, fence)
