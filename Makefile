@@ -1,0 +1,42 @@
+# Each target is one line to read; what it does lies in the folder it names.
+.DEFAULT_GOAL := help
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+export PYTHONPATH := operator/src:runtime/src:.
+export PYTHONSAFEPATH := 1
+PY = $$(dev/venv)
+
+help:  ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
+
+demo:  ## the main job on a real cluster: good models promoted, bad ones rolled back (installs what it needs)
+	@e2e/demo/run
+
+test:  ## unit, property and integration tests (installs what they need)
+	@py=$(PY); e2e/cluster/tool etcd kube-apiserver kubectl >/dev/null; $$py -m pytest tests
+
+e2e:  ## end-to-end tests on a kind cluster (brings it up)
+	@e2e/run
+
+check:  ## format, lint, types, import contracts, generated files, chart
+	@dev/check
+
+generate:  ## write what is generated: CRDs, reference pages, the machine's diagram, the chart's copies
+	@py=$(PY); $$py -m penstock.api.schema && $$py -m penstock.api.reference && $$py -m penstock.core.diagram && charts/sync
+
+format:  ## format the code
+	@py=$(PY); $$py -m ruff format . && $$py -m ruff check --fix .
+
+lock:  ## pin the dependencies anew, with hashes
+	@dev/lock
+
+up:  ## a kind cluster with the operator, a gateway and Prometheus
+	@e2e/cluster/up
+
+kubeconfig:  ## print the path of the cluster's kubeconfig
+	@e2e/cluster/kubeconfig
+
+down:  ## remove the cluster
+	@e2e/cluster/down
+
+.PHONY: help demo test e2e check generate format lock up kubeconfig down
