@@ -98,13 +98,7 @@ def _sum_strided(canary_n: int, stable_n: int, bad: int, log_w: float, mode: int
     lo, hi = max(0, -rest), min(canary_n, bad)
 
     def height(u: int) -> float:
-        return (
-            u * log_w
-            - lgamma(u + 1)
-            - lgamma(canary_n - u + 1)
-            - lgamma(bad - u + 1)
-            - lgamma(rest + u + 1)
-        )
+        return u * log_w - lgamma(u + 1) - lgamma(canary_n - u + 1) - lgamma(bad - u + 1) - lgamma(rest + u + 1)
 
     peak = height(mode)
     total = 1.0

@@ -98,12 +98,8 @@ class LatencyShift:
             block.canary_above_pass,
             strict=True,
         ):
-            fail.append(
-                add_ratios(logs_f, WORSE_ODDS, Block(slow_f, block.canary_n, slow_s, block.stable_n), self.phi)
-            )
-            better = add_ratios(
-                logs_p, BETTER_ODDS, Block(slow_p, block.canary_n, slow_s, block.stable_n), self.phi
-            )
+            fail.append(add_ratios(logs_f, WORSE_ODDS, Block(slow_f, block.canary_n, slow_s, block.stable_n), self.phi))
+            better = add_ratios(logs_p, BETTER_ODDS, Block(slow_p, block.canary_n, slow_s, block.stable_n), self.phi)
             passing.append(better)
             peaks.append(max(peak, log_mean_exp(better)))
         after = LatencyState(tuple(fail), tuple(passing), state.needed, tuple(peaks), state.peak_fail)

@@ -79,9 +79,7 @@ class TwoSample:
             raise ValueError(f"history of {prior_bad} bad outcomes in {prior_n}; need 0 <= bad <= trials")
         scale = min(1.0, PRIOR_WEIGHT / prior_n) if prior_n else 0.0
         zeros = (0.0,) * len(WORSE_ODDS)
-        return TwoSampleState(
-            zeros, (0.0,) * len(GAINS), scale * prior_bad, scale * (prior_n - prior_bad)
-        )
+        return TwoSampleState(zeros, (0.0,) * len(GAINS), scale * prior_bad, scale * (prior_n - prior_bad))
 
     def update(self, state: TwoSampleState, block: Block) -> TwoSampleState:
         """Evidence after one more block. A block where an arm has no trials teaches stable's rate only."""
@@ -91,8 +89,7 @@ class TwoSample:
         if weight >= LEARNING and block.canary_n and block.stable_n:
             rate = state.bad / weight
             passing = tuple(
-                m + not_worse(block, rate, self.margin, gain) / self.phi
-                for m, gain in zip(passing, GAINS, strict=True)
+                m + not_worse(block, rate, self.margin, gain) / self.phi for m, gain in zip(passing, GAINS, strict=True)
             )
         return TwoSampleState(
             fail,
@@ -121,9 +118,7 @@ def check_risks(alpha: float, beta: float, phi: float) -> None:
         raise ValueError(f"phi is {phi}; a design effect is at least 1")
 
 
-def add_ratios(
-    logs: tuple[float, ...], odds: tuple[float, ...], block: Block, phi: float
-) -> tuple[float, ...]:
+def add_ratios(logs: tuple[float, ...], odds: tuple[float, ...], block: Block, phi: float) -> tuple[float, ...]:
     """Log e-values after one block, one for each alternative odds ratio (null: odds ratio 1)."""
     bad = block.canary_bad + block.stable_bad
     if bad in (0, block.canary_n + block.stable_n) or not block.canary_n or not block.stable_n:

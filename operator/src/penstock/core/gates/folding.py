@@ -1,0 +1,167 @@
+"""New scrapes into evidence, instant by instant. The result depends on the samples, not on how they were batched."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from hashlib import sha256
+from itertools import groupby
+
+from penstock.core.gates.frames import Frame, Step, advance, histogram, read
+from penstock.core.gates.grid import choose_bounds, fixed_bounds, watched
+from penstock.core.gates.lanes import Labels, Requests, Traffic
+from penstock.core.gates.plan import Plan
+from penstock.core.gates.record import Cursor, Evidence, GateRecord, Lane
+from penstock.core.gates.samples import PodFact, Series
+from penstock.core.gates.scoring import score_labels, score_requests
+from penstock.core.gates.watching import faults
+
+PODS_AN_ARM = 64
+_FORGOTTEN = 600.0
+
+
+def begin(plan: Plan) -> Evidence:
+    """No evidence yet."""
+    bounds = fixed_bounds(plan)
+    return Evidence(
+        gates=tuple(GateRecord(c.name, c.key) for c in plan.comparisons),
+        bounds=bounds,
+        watch=watched(plan, bounds),
+        bounds_settled=bool(bounds),
+    )
+
+
+def adopt(plan: Plan, evidence: Evidence) -> Evidence:
+    """Evidence fitted to a plan whose comparisons were edited: gates of the same statistics keep theirs."""
+    if [(g.name, g.key) for g in evidence.gates] == [(c.name, c.key) for c in plan.comparisons]:
+        return evidence
+    known = {(g.name, g.key): g for g in evidence.gates}
+    gates = tuple(known.get((c.name, c.key), GateRecord(c.name, c.key)) for c in plan.comparisons)
+    evidence = replace(evidence, gates=gates)
+    needed = watched(plan, evidence.bounds)
+    if set(needed) <= set(evidence.watch):
+        return evidence
+    cursors = {p: replace(c, buckets=None) for p, c in evidence.cursors.items()}
+    barrier = None if evidence.newest is None else evidence.newest + 1e-3
+    return replace(evidence, watch=needed, cursors=cursors, traffic=Lane(), barrier=barrier)
+
+
+def fold(
+    plan: Plan,
+    evidence: Evidence,
+    series: Sequence[Series],
+    pods: Mapping[str, PodFact],
+    now: float,
+) -> Evidence:
+    """Evidence after the given samples; see `evidence.update`."""
+    evidence = adopt(plan, evidence)
+    reading = read(plan, series, evidence.cursors, pods, evidence.watch)
+    work = _Fold(plan, evidence, pods)
+    work.admit(reading.frames)
+    for at, frames in groupby(reading.frames, key=lambda f: f.at):
+        work.instant(at, tuple(frames))
+    after = work.finish()
+    moved = after.newest != evidence.newest
+    after = replace(
+        after,
+        moved_at=now if moved or evidence.moved_at is None else evidence.moved_at,
+        blind_since=None,
+        blind_reason="",
+    )
+    return replace(after, faults=faults(plan, after, reading, pods, now))
+
+
+class _Fold:
+    """One pass over new scrapes: mutable inside, evidence in and evidence out."""
+
+    def __init__(self, plan: Plan, evidence: Evidence, pods: Mapping[str, PodFact]) -> None:
+        self.plan = plan
+        self.evidence = evidence
+        self.pods = pods
+        self.cursors: dict[str, Cursor] = dict(evidence.cursors)
+        self.traffic = Traffic(evidence.traffic, plan.block_seconds)
+        self.requests = Requests(evidence.requests, plan.feedback_block_seconds)
+        self.labels = Labels(evidence.labels, plan.feedback_block_seconds)
+        self.refused: set[str] = set()
+
+    def admit(self, frames: Sequence[Frame]) -> None:
+        """Beyond 64 pods an arm read a subset, chosen by hash and then kept."""
+        for arm in ("stable", "canary"):
+            known = sum(c.arm == arm for c in self.cursors.values())
+            fresh = {f.pod for f in frames if f.arm == arm and f.pod not in self.cursors}
+            ranked = sorted(fresh, key=lambda pod: sha256(pod.encode()).digest())
+            self.refused.update(ranked[max(0, PODS_AN_ARM - known) :])
+        if self.refused:
+            self.evidence = replace(self.evidence, partial=True)
+
+    def instant(self, at: float, frames: Sequence[Frame]) -> None:
+        """Take in all scrapes of one sample time, then see which blocks close."""
+        cut_at = self.evidence.cut_at
+        if cut_at is not None and at > cut_at:
+            self._score_requests(self.traffic.cut())
+            self.requests.block.drop()
+            self.evidence = replace(self.evidence, cut_at=None, barrier=cut_at, blocks_at_weight=0, share=(0, 0))
+        for frame in frames:
+            if frame.pod not in self.refused:
+                self._frame(frame)
+        barrier = self.evidence.barrier
+        self._score_requests(self.traffic.settle(at, self.cursors, self.pods, barrier))
+        canary, total = self.requests.settle(at, self.cursors, self.pods, barrier)
+        share = (self.evidence.share[0] + canary, self.evidence.share[1] + total)
+        newest = at if self.evidence.newest is None else max(at, self.evidence.newest)
+        self.evidence = replace(self.evidence, share=share, newest=newest)
+        closed = self.labels.settle(at, self.cursors, self.pods)
+        if closed:
+            self.evidence = score_labels(self.plan, self.evidence, closed)
+
+    def finish(self) -> Evidence:
+        """The evidence, rid of pods that are gone."""
+        self._score_requests(self.traffic.forget_deleted(self.cursors, self.pods))
+        newest = self.evidence.newest or 0.0
+        for pod, cursor in list(self.cursors.items()):
+            if pod not in self.pods and newest - cursor.at > _FORGOTTEN:
+                del self.cursors[pod]
+                for lane in (self.traffic, self.requests, self.labels):
+                    lane.block.members.pop(pod, None)
+        return replace(
+            self.evidence,
+            cursors=self.cursors,
+            traffic=self.traffic.block.lane(),
+            requests=self.requests.block.lane(),
+            labels=self.labels.block.lane(),
+        )
+
+    def _frame(self, frame: Frame) -> None:
+        if not self.evidence.bounds and frame.arm == "stable" and self.plan.latency:
+            self._choose_bounds(frame)
+        step = advance(self.plan, self.cursors.get(frame.pod), frame, self.pods.get(frame.pod), self.evidence.watch)
+        self.cursors[frame.pod] = step.cursor
+        if step.lost:
+            self.evidence = replace(self.evidence, gap=step.lost)
+        if step.first:
+            self._learn_history(frame, step)
+        self.traffic.frame(frame.pod, step, self.plan.born_warm)
+        self.requests.frame(frame.pod, step)
+        self.labels.frame(frame.pod, step)
+
+    def _choose_bounds(self, frame: Frame) -> None:
+        bounds = choose_bounds(self.plan, histogram(frame))
+        if not bounds:
+            return
+        self._score_requests(self.traffic.cut())
+        self.evidence = replace(self.evidence, bounds=bounds, watch=watched(self.plan, bounds), barrier=frame.at)
+
+    def _learn_history(self, frame: Frame, step: Step) -> None:
+        """Stable's totals before the rollout, as far as its pods remember them, sharpen PASS."""
+        if frame.arm == "stable" and not step.newborn:
+            n = sum(frame.outcomes.values())
+            bad, all_n = self.evidence.error_history
+            history = (bad + n - frame.outcomes.get("ok", 0), all_n + n)
+            self.evidence = replace(self.evidence, error_history=history)
+        right, wrong = frame.earlier
+        bad, all_n = self.evidence.label_history
+        self.evidence = replace(self.evidence, label_history=(bad + wrong, all_n + right + wrong))
+
+    def _score_requests(self, closed: Lane | None) -> None:
+        if closed:
+            self.evidence = score_requests(self.plan, self.evidence, closed)
