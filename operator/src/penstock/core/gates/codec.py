@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 from penstock.core.gates.grid import Bound
 from penstock.core.gates.latency import LatencyState
+from penstock.core.gates.plan import Comparison, Plan
 from penstock.core.gates.record import Cursor, Evidence, Failure, Fault, GateRecord, Lane, Tally
 from penstock.core.gates.twosample import TwoSampleState
 
@@ -20,10 +22,10 @@ _PLAIN = (
     "barrier",
     "blocks_at_weight",
     "newest",
-    "moved_at",
     "blind_since",
     "blind_reason",
     "blocks",
+    "milestones",
     "partial",
 )
 _PAIRS = ("error_history", "label_history", "share", "gap")
@@ -54,6 +56,7 @@ def dump(evidence: Evidence) -> dict[str, Any]:
     data["gates"] = [_dump_gate(g) for g in evidence.gates]
     data["bounds"] = [[b.k, b.level, int(b.needed)] for b in evidence.bounds]
     data["watch"] = list(evidence.watch)
+    data["shown"] = list(evidence.shown)
     data["faults"] = [[f.signal, f.reason, f.since, f.detail] for f in evidence.faults]
     failure = evidence.failure
     data["failure"] = None if failure is None else [failure.gate, failure.at, failure.log_e]
@@ -62,6 +65,25 @@ def dump(evidence: Evidence) -> dict[str, Any]:
         data[name] = None if pair is None else list(pair)
     data.update({name: getattr(evidence, name) for name in _PLAIN})
     return data
+
+
+def dump_plan(plan: Plan) -> dict[str, Any]:
+    """JSON-able form of a plan."""
+    return {"version": VERSION, **asdict(plan)}
+
+
+def load_plan(data: Mapping[str, Any]) -> Plan:
+    """A plan from its dumped form. ValueError where the version is unknown or the data is malformed."""
+    fields = dict(data)
+    version = fields.pop("version", None)
+    if version != VERSION:
+        raise ValueError(f"plan has version {version!r}; this operator reads version {VERSION}")
+    try:
+        fields["comparisons"] = tuple(Comparison(**c) for c in fields["comparisons"])
+        fields["latency_bounds"] = tuple(fields["latency_bounds"])
+        return Plan(**fields)
+    except (KeyError, TypeError) as problem:
+        raise ValueError(f"plan is malformed: {problem!r}") from problem
 
 
 def load(data: Mapping[str, Any]) -> Evidence:
@@ -99,6 +121,7 @@ def _load(data: Mapping[str, Any]) -> Evidence:
         cursors=cursors,
         bounds=tuple(Bound(k, level, bool(needed)) for k, level, needed in data["bounds"]),
         watch=tuple(data["watch"]),
+        shown=tuple(data["shown"]),
         faults=tuple(Fault(*row) for row in data["faults"]),
         failure=None if data["failure"] is None else Failure(*data["failure"]),
         **fields,

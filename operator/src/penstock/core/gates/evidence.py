@@ -6,10 +6,10 @@
     evidence = blind(evidence, since, "connection refused")   # instead, when the source gave none
     judgements = judge(plan, evidence, now)
     outcome = overall(plan, evidence, judgements, now)
-    stored = dump(evidence); evidence = load(stored)          # persist when evidence.blocks has changed
+    stored = dump(evidence); evidence = load(stored)          # persist when evidence.milestones has changed
 
-Everything is pure and deterministic: the same samples give the same evidence in whatever batches they come, so a
-crash between two writes costs nothing as long as the source still has the samples (or just the counters).
+Everything is pure and deterministic: the same samples give the same evidence in whatever batches they come.
+Evidence that was not persisted since its last milestone may be dropped: the counters tell it again.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from penstock.core.gates.codec import dump, load
+from penstock.core.gates.codec import dump, dump_plan, load, load_plan
 from penstock.core.gates.folding import begin, fold
 from penstock.core.gates.grid import GRID, INFINITE
 from penstock.core.gates.judging import GateJudgement, Outcome, Reason, judge, overall, soak_left
@@ -25,6 +25,8 @@ from penstock.core.gates.plan import Comparison, Plan
 from penstock.core.gates.record import Evidence
 from penstock.core.gates.samples import FEEDBACK, LATENCY, REQUESTS, PodFact, Series
 from penstock.core.gates.share import share_consistent
+
+_CATCH_UP = 600.0
 
 __all__ = [
     "FEEDBACK",
@@ -40,10 +42,13 @@ __all__ = [
     "Series",
     "blind",
     "dump",
+    "dump_plan",
     "judge",
     "load",
+    "load_plan",
     "mark_weight",
     "observed_share",
+    "oldest_cursor",
     "overall",
     "share_consistent",
     "soak_left",
@@ -78,8 +83,8 @@ def update(
 def blind(evidence: Evidence, since: float, reason: str) -> Evidence:
     """The source gave nothing: every gate is CannotMeasure until the next update. The first `since` is kept."""
     if evidence.blind_since is not None:
-        since = evidence.blind_since
-    return replace(evidence, blind_since=since, blind_reason=reason)
+        return replace(evidence, blind_reason=reason)
+    return replace(evidence, blind_since=since, blind_reason=reason, milestones=evidence.milestones + 1)
 
 
 def mark_weight(evidence: Evidence, weight: float, at: float) -> Evidence:
@@ -99,6 +104,7 @@ def mark_weight(evidence: Evidence, weight: float, at: float) -> Evidence:
         cut_at=at,
         blocks_at_weight=0,
         share=(0, 0),
+        milestones=evidence.milestones + 1,
     )
 
 
@@ -113,6 +119,19 @@ def observed_share(evidence: Evidence, since: float | None = None) -> tuple[int,
     return evidence.share
 
 
-def wanted_buckets(evidence: Evidence) -> tuple[float, ...]:
-    """Upper bounds in seconds (inf last) of the latency buckets still needed; empty = all of them."""
-    return tuple(float("inf") if k == INFINITE else GRID[k] for k in evidence.watch)
+def oldest_cursor(evidence: Evidence) -> float | None:
+    """The sample time (unix seconds) from which on samples are wanted; None before the first.
+
+    Pods long silent are not waited for: should they come back, their counters still hold what they missed.
+    """
+    newest = evidence.newest
+    if newest is None:
+        return None
+    return min((c.at for c in evidence.cursors.values() if newest - c.at <= _CATCH_UP), default=newest)
+
+
+def wanted_buckets(evidence: Evidence) -> tuple[str, ...] | None:
+    """The `le` values of the latency buckets still needed; None = all, as long as bounds are not chosen."""
+    if not evidence.watch:
+        return None
+    return tuple("+Inf" if k == INFINITE else repr(GRID[k]) for k in evidence.watch)

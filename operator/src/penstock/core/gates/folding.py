@@ -61,14 +61,31 @@ def fold(
     for at, frames in groupby(reading.frames, key=lambda f: f.at):
         work.instant(at, tuple(frames))
     after = work.finish()
-    moved = after.newest != evidence.newest
     after = replace(
         after,
-        moved_at=now if moved or evidence.moved_at is None else evidence.moved_at,
         blind_since=None,
         blind_reason="",
+        shown=tuple(sorted(reading.shown.union(evidence.shown))),
+        milestones=evidence.milestones,
     )
-    return replace(after, faults=faults(plan, after, reading, pods, now))
+    after = replace(after, faults=faults(plan, after, reading, pods, now))
+    if work.restarts or _landmarks(after) != _landmarks(evidence):
+        after = replace(after, milestones=after.milestones + 1)
+    return after
+
+
+def _landmarks(evidence: Evidence) -> tuple[object, ...]:
+    return (
+        evidence.blocks,
+        {pod: c.warm for pod, c in evidence.cursors.items()},
+        evidence.watch,
+        evidence.traffic.opened,
+        evidence.traffic.members.keys(),
+        evidence.cut_at,
+        evidence.gap,
+        evidence.blind_since,
+        [(f.signal, f.reason) for f in evidence.faults],
+    )
 
 
 class _Fold:
@@ -83,6 +100,7 @@ class _Fold:
         self.requests = Requests(evidence.requests, plan.feedback_block_seconds)
         self.labels = Labels(evidence.labels, plan.feedback_block_seconds)
         self.refused: set[str] = set()
+        self.restarts = 0
 
     def admit(self, frames: Sequence[Frame]) -> None:
         """Beyond 64 pods an arm read a subset, chosen by hash and then kept."""
@@ -136,6 +154,7 @@ class _Fold:
             self._choose_bounds(frame)
         step = advance(self.plan, self.cursors.get(frame.pod), frame, self.pods.get(frame.pod), self.evidence.watch)
         self.cursors[frame.pod] = step.cursor
+        self.restarts += step.restarted
         if step.lost:
             self.evidence = replace(self.evidence, gap=step.lost)
         if step.first:

@@ -40,11 +40,11 @@ class Frame:
 
 @dataclass(slots=True)
 class Reading:
-    """Frames in order of time, pods with two series for one counter, and which arms showed which metric."""
+    """Frames in order of time; by metric the pods with two series for one counter; "arm metric" of what is shown."""
 
     frames: list[Frame]
     doubled: dict[str, set[str]]
-    seen: dict[str, set[str]]
+    shown: set[str]
 
 
 @dataclass(slots=True)
@@ -63,7 +63,7 @@ def read(
     watch: tuple[int, ...],
 ) -> Reading:
     """Scrapes later than each pod's cursor. Samples that are not finite numbers are passed over."""
-    reading = Reading([], {}, {})
+    reading = Reading([], {}, set())
     by_pod: dict[str, _Pod] = {}
     for item in series:
         keyed = _key(plan, item, watch)
@@ -82,8 +82,7 @@ def read(
     for name, pod in by_pod.items():
         fact = pods.get(name)
         arm = pod.arm or (_arm(plan, fact.revision) if fact else None)
-        for family in pod.last:
-            reading.seen.setdefault(family, set()).add(arm or "")
+        reading.shown.update(f"{arm} {family}" for family in pod.last)
         if any(name in names for names in reading.doubled.values()):
             continue
         reading.frames.extend(_frames(name, arm or "stable", pod, cursors.get(name)))

@@ -104,11 +104,12 @@ class Failure:
 class Evidence:
     """All that is known of a rollout; made by `start`, `update`, `blind` and `mark_weight` only.
 
-    blocks: closed blocks so far; a change is the moment worth persisting. newest: latest sample time used;
-    moved_at: wall clock when it last advanced. share: canary and all requests since the weight was last marked,
-    over synchronous windows. weight in percent, since weight_at; exposed_at: when it was first above 0.
-    cut_at: a changed weight still to be met in the samples; no window begins before barrier. gap: the last stretch
-    of sample time discarded for being too long. partial: more than 64 pods an arm, a fixed subset is read.
+    blocks: closed blocks so far. milestones: counts all that later samples cannot tell again, so when to persist.
+    newest: latest sample time used. shown: which arm has ever exposed which metric, as "arm metric". share: canary
+    and all requests since the weight was last marked, over synchronous windows. weight in percent, since weight_at;
+    exposed_at: when it was first above 0. cut_at: a changed weight still to be met in the samples; no window begins
+    before barrier. gap: the last stretch of sample time discarded for being too long. partial: more than 64 pods an
+    arm, a fixed subset is read.
     """
 
     gates: tuple[GateRecord, ...] = ()
@@ -129,11 +130,12 @@ class Evidence:
     blocks_at_weight: int = 0
     share: tuple[int, int] = (0, 0)
     newest: float | None = None
-    moved_at: float | None = None
+    shown: tuple[str, ...] = ()
     blind_since: float | None = None
     blind_reason: str = ""
     faults: tuple[Fault, ...] = ()
     gap: tuple[float, float] | None = None
     failure: Failure | None = None
     blocks: int = 0
+    milestones: int = 0
     partial: bool = False

@@ -23,9 +23,9 @@ def faults(
     found = []
     for signal in dict.fromkeys(c.signal for c in plan.comparisons):
         fault = (
-            _doubled(signal, reading, now)
+            _doubled(signal, evidence, reading, now)
             or _still(signal, evidence, plan, now)
-            or _absent(signal, plan, reading, pods, now)
+            or _absent(signal, plan, evidence, pods, now)
             or _one_arm_silent(signal, evidence, pods, now)
         )
         if fault:
@@ -33,7 +33,9 @@ def faults(
     return tuple(found)
 
 
-def _doubled(signal: str, reading: Reading, now: float) -> Fault | None:
+def _doubled(signal: str, evidence: Evidence, reading: Reading, now: float) -> Fault | None:
+    if not reading.shown:
+        return next((f for f in evidence.faults if (f.signal, f.reason) == (signal, "DuplicateSeries")), None)
     for metric in _METRICS[signal]:
         names = sorted(reading.doubled.get(metric, ()))
         if names:
@@ -46,20 +48,20 @@ def _doubled(signal: str, reading: Reading, now: float) -> Fault | None:
 
 
 def _still(signal: str, evidence: Evidence, plan: Plan, now: float) -> Fault | None:
-    patience = max(SILENT, 3 * plan.block_seconds)
-    if evidence.moved_at is None or now - evidence.moved_at <= patience:
+    """No sample for long. Sample times are the source's; clocks are taken to agree within 30 s."""
+    newest = evidence.newest
+    if newest is None or now - newest <= max(SILENT, 3 * plan.block_seconds):
         return None
-    return Fault(signal, "SamplesStale", evidence.moved_at, "the source answers, but with no new samples")
+    return Fault(signal, "SamplesStale", newest, "the source answers, but with no new samples: are the pods scraped?")
 
 
-def _absent(signal: str, plan: Plan, reading: Reading, pods: Mapping[str, PodFact], now: float) -> Fault | None:
+def _absent(signal: str, plan: Plan, evidence: Evidence, pods: Mapping[str, PodFact], now: float) -> Fault | None:
     for metric in _METRICS[signal]:
-        seen = reading.seen.get(metric, set())
+        if metric == FEEDBACK and any(shown.endswith(metric) for shown in evidence.shown):
+            continue
         for arm, revision in (("canary", plan.canary), ("stable", plan.stable)):
             ready = [f.ready_since for f in pods.values() if f.revision == revision and f.ready_since is not None]
-            if not ready or arm in seen or now - min(ready) <= ABSENT_AFTER:
-                continue
-            if metric == FEEDBACK and seen:
+            if not ready or f"{arm} {metric}" in evidence.shown or now - min(ready) <= ABSENT_AFTER:
                 continue
             detail = f"no pod of {arm} ({revision}) exposes {metric}: check that its metrics port is scraped"
             return Fault(signal, "MetricAbsent", now, detail)
