@@ -11,10 +11,11 @@ import pytest
 import yaml
 
 from e2e.cluster.apiserver import ApiServer, running
-from tests.integration.rest import Rest
+from tests.integration.rest import Refused, Rest
 
 CRDS = Path(__file__).parents[2] / "crds"
 ESTABLISHED_S = 30.0
+NOT_YET = (404, 429, 503)  # 429 while the storage of a new type is being set up
 
 
 @pytest.fixture(scope="session")
@@ -63,8 +64,14 @@ def _install_crds(rest: Rest) -> None:
 def _is_served(rest: Rest, path: str) -> bool:
     """Established, and answering already: the handler follows the condition by a moment."""
     crd = rest.get(path)
-    conditions = {c["type"]: c["status"] for c in crd.get("status", {}).get("conditions", ())}
+    conditions = {c["type"]: c["status"] for c in crd.get("status", {}).get("conditions") or ()}
     if conditions.get("Established") != "True":
         return False
     group, plural = crd["spec"]["group"], crd["spec"]["names"]["plural"]
-    return rest.exists(f"/apis/{group}/{crd['spec']['versions'][0]['name']}/{plural}")
+    try:
+        rest.get(f"/apis/{group}/{crd['spec']['versions'][0]['name']}/{plural}")
+    except Refused as refusal:
+        if refusal.code in NOT_YET:
+            return False
+        raise
+    return True

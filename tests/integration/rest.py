@@ -45,29 +45,17 @@ class Rest:
         """The object or list at a path."""
         return self._call("GET", path, None, {"Accept": accept})
 
-    def exists(self, path: str) -> bool:
-        """Whether the path answers."""
-        try:
-            self.get(path)
-        except Refused as refusal:
-            if refusal.code != 404:
-                raise
-            return False
-        return True
-
     def create(self, path: str, body: Json, validation: str = "Strict", dry_run: bool = False) -> Json:
         """POST to a collection, refusing unknown fields unless told otherwise."""
         query = f"?fieldValidation={validation}" + ("&dryRun=All" if dry_run else "")
         return self._call("POST", path + query, body)
 
-    def patch(self, path: str, body: Json, kind: str = MERGE_PATCH) -> Json:
-        """PATCH an object or one of its subresources."""
-        query = "?fieldManager=test&force=true" if kind == APPLY_PATCH else ""
+    def patch(self, path: str, body: Json, kind: str = MERGE_PATCH, manager: str = "test") -> Json:
+        """PATCH an object or one of its subresources, refusing unknown fields; an apply is forced."""
+        query = f"?fieldValidation=Strict&fieldManager={manager}" + ("&force=true" if kind == APPLY_PATCH else "")
         return self._call("PATCH", path + query, body, {"Content-Type": kind})
 
-    def _call(
-        self, method: str, path: str, body: Json | None, headers: Mapping[str, str] | None = None
-    ) -> Json:
+    def _call(self, method: str, path: str, body: Json | None, headers: Mapping[str, str] | None = None) -> Json:
         request = urllib.request.Request(  # noqa: S310 - loopback
             self.url + path,
             method=method,

@@ -30,9 +30,7 @@ def nodes(node: dict[str, Any], path: str = "") -> Iterator[tuple[str, dict[str,
 def crd_nodes(model: type[ResourceModel]) -> list[tuple[str, dict[str, Any]]]:
     crd = schema.custom_resource_definition(model)
     whole = crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
-    return [
-        (path, node) for path, node in nodes(whole) if path not in ("", ".apiVersion", ".kind", ".metadata")
-    ]
+    return [(path, node) for path, node in nodes(whole) if path not in ("", ".apiVersion", ".kind", ".metadata")]
 
 
 each_kind = pytest.mark.parametrize("model", schema.KINDS, ids=lambda m: m.__name__)
@@ -47,9 +45,7 @@ def test_the_committed_reference_is_what_the_models_say() -> None:
 
 
 @pytest.mark.parametrize("command", [schema, reference])
-def test_the_check_names_what_drifted(
-    command: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_check_names_what_drifted(command: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert command.main([str(tmp_path)]) == 0
     assert command.main([str(tmp_path), "--check"]) == 0
     changed = sorted(tmp_path.iterdir())[0]
@@ -126,9 +122,7 @@ def test_every_default_is_that_of_the_model_too() -> None:
 
 
 def test_optional_parts_are_not_nullable() -> None:
-    assert [
-        p for m in schema.KINDS for p, node in crd_nodes(m) if "nullable" in node or "anyOf" in node
-    ] == []
+    assert [p for m in schema.KINDS for p, node in crd_nodes(m) if "nullable" in node or "anyOf" in node] == []
 
 
 def test_the_scale_subresource_and_the_names_are_those_promised() -> None:

@@ -110,9 +110,7 @@ class _Text(str):
         return core_schema.no_info_after_validator_function(cls.checked, core_schema.str_schema())
 
     @classmethod
-    def __get_pydantic_json_schema__(
-        cls, schema: CoreSchema, handler: GetJsonSchemaHandler
-    ) -> JsonSchemaValue:
+    def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
         return cls.json_schema()
 
 

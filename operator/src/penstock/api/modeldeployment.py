@@ -27,10 +27,6 @@ _URI_RULES = rules(
         "must name a host: https://host/path",
     ),
     (
-        "!self.matches('^https?://[^/]*@')",
-        "must hold no user name or password: put them in a Secret, named in model.credentials.secretRef",
-    ),
-    (
         "!self.startsWith('s3://') || self.matches('^s3://[^/]+/.+')",
         "must be s3://bucket/key",
     ),
@@ -59,6 +55,16 @@ class Credentials(ApiModel):
 
 class ModelSource(ApiModel):
     """The model's bytes."""
+
+    # A rule of the whole object, whose value the message does not repeat as it does that of a string.
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            (
+                "!self.uri.matches('^https?://[^/]*@')",
+                "uri must hold no user name or password: put them in a Secret, named in credentials.secretRef",
+            )
+        )
+    )
 
     uri: Annotated[str, Field(min_length=1, max_length=2048, json_schema_extra=_URI_RULES)]
     """Where the model is: `https://host/path`, `s3://bucket/key`, `configmap://name/key`, `pvc://claim/path`."""
@@ -126,18 +132,18 @@ class Spec(ApiModel):
     """How requests reach the model."""
 
 
-_ROOT_RULES = rules(
+_NAME_RULES = rules(
     (
-        "self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')",
-        "metadata.name must be lower-case letters, digits and '-', from a letter to a letter or digit",
+        "self.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')",
+        "must be lower-case letters, digits and '-', from a letter to a letter or digit",
     ),
     (
-        "self.metadata.name.size() <= 40",
-        "metadata.name must have at most 40 characters, since the names of its revisions' objects are longer",
+        "self.size() <= 40",
+        "must have at most 40 characters, since the names of its revisions' objects are longer",
     ),
     (
-        "!self.metadata.name.endsWith('-stable') && !self.metadata.name.endsWith('-canary')",
-        "metadata.name must not end in -stable or -canary: Services of those names are made for it",
+        "!self.endsWith('-stable') && !self.endsWith('-canary')",
+        "must not end in -stable or -canary: Services of those names are made for it",
     ),
 )
 
@@ -145,13 +151,12 @@ _ROOT_RULES = rules(
 class ModelDeployment(ResourceModel):
     """A model that is served, and how its new versions take over: step by step, as the evidence allows."""
 
-    model_config = ConfigDict(json_schema_extra=_ROOT_RULES)
-
     RESOURCE: ClassVar[Resource] = Resource(
         kind="ModelDeployment",
         plural="modeldeployments",
         singular="modeldeployment",
         short_name="mdep",
+        name_rules=_NAME_RULES,
         scale={
             "specReplicasPath": ".spec.replicas",
             "statusReplicasPath": ".status.replicas",

@@ -14,11 +14,8 @@ from pydantic import ConfigDict, Field
 from penstock.api.base import ATOMIC, ApiModel, Int32, Int64, ObjectName, Quantity, list_map, rules
 
 _RESOURCE_NAMES = (
-    (
-        "self.all(k, k in ['cpu', 'memory', 'ephemeral-storage'] || "
-        "k.contains('/') || k.startsWith('hugepages-'))"
-    ),
-    "names are cpu, memory, ephemeral-storage, hugepages-<size>, or have a domain as nvidia.com/gpu has",
+    ("self.all(k, k in ['cpu', 'memory', 'ephemeral-storage'] || k.contains('/') || k.startsWith('hugepages-'))"),
+    "must name cpu, memory, ephemeral-storage, hugepages-<size>, or one with a domain like nvidia.com/gpu",
 )
 
 Quantities = Annotated[Mapping[str, Quantity], Field(max_length=16, json_schema_extra=rules(_RESOURCE_NAMES))]
@@ -149,15 +146,13 @@ class Template(ApiModel):
 
     env: Annotated[tuple[EnvVar, ...], Field(max_length=64, json_schema_extra=list_map("name"))] = ()
     """Environment variables of the model server's container."""
-    node_selector: Annotated[Mapping[str, Annotated[str, Field(max_length=63)]], Field(max_length=32)] = (
-        Field(default_factory=dict)
+    node_selector: Annotated[Mapping[str, Annotated[str, Field(max_length=63)]], Field(max_length=32)] = Field(
+        default_factory=dict
     )
     """Labels that a node must have."""
     tolerations: Annotated[tuple[Toleration, ...], Field(max_length=32, json_schema_extra=ATOMIC)] = ()
     """Taints that the pods put up with."""
-    image_pull_secrets: Annotated[
-        tuple[LocalRef, ...], Field(max_length=8, json_schema_extra=list_map("name"))
-    ] = ()
+    image_pull_secrets: Annotated[tuple[LocalRef, ...], Field(max_length=8, json_schema_extra=list_map("name"))] = ()
     """Secrets of the same namespace for pulling images."""
 
 

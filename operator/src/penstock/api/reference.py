@@ -36,8 +36,8 @@ def page(model: type[ResourceModel]) -> str:
     parts = [_HEADER, f"# {resource.kind}\n", f"{schema['description']}\n", _identity(resource)]
     if model is ModelDeployment:
         parts.append("All fields in one [example](example.yaml).\n")
-    if rules := _rules(schema):
-        parts.append(rules)
+    if resource.name_rules:
+        parts.append(f"Its name:\n\n{_rules(resource.name_rules)}")
     for name in ("spec", "status"):
         if name in schema["properties"]:
             parts.extend(_sections(name, schema["properties"][name]))
@@ -68,7 +68,7 @@ def _sections(path: str, schema: Schema) -> Iterator[str]:
         rows = [_row(path, name, field, name in required) for name, field in fields.items()]
         yield "\n".join(["| Field | Type | Default | Meaning |", "|---|---|---|---|", *rows]) + "\n"
     if rules := _rules(schema):
-        yield rules
+        yield f"Rules:\n\n{rules}"
     for name, field in fields.items():
         inner = field.get("items", field)
         if "properties" in inner:
@@ -140,7 +140,7 @@ def _rules(schema: Schema) -> str:
     messages = [rule["message"] for rule in schema.get("x-kubernetes-validations", ())]
     if not messages:
         return ""
-    return "\n".join(["Rules:\n", *(f"- {message}" for message in messages)]) + "\n"
+    return "\n".join(f"- {message}" for message in messages) + "\n"
 
 
 def files() -> dict[str, str]:

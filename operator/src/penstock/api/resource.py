@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -35,6 +35,8 @@ class Resource:
     singular: str
     short_name: str
     columns: tuple[Column, ...]
+    name_rules: Mapping[str, Any] | None = None
+    """Schema extension for the object's own name."""
     namespaced: bool = True
     has_status: bool = True
     scale: Mapping[str, str] | None = None

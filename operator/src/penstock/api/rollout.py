@@ -33,6 +33,26 @@ class Signal(StrEnum):
     LATENCY = "latency"
 
 
+# In CEL, since the API server rounds a schema's bounds to whole numbers when it reports them.
+Fraction = Annotated[
+    float,
+    Field(
+        json_schema_extra=rules(
+            ("self > 0.0 && self <= 0.5", "must be a fraction above 0 and at most 0.5, such as 0.02 for 2 %")
+        )
+    ),
+]
+
+Ratio = Annotated[
+    float,
+    Field(
+        json_schema_extra=rules(
+            ("self > 1.0 && self <= 10.0", "must be a ratio above 1 and at most 10, such as 1.2 for 20 % more")
+        )
+    ),
+]
+
+
 class Pause(ApiModel):
     """Nothing: a pause has no settings."""
 
@@ -88,10 +108,10 @@ class Analysis(ApiModel):
     """Time the new revision must have served under watch before the gates may pass it."""
     warm_up: WarmUp = WarmUp()
     """What is not counted after a pod starts."""
-    alpha: Annotated[float, Field(gt=0, le=0.5)] = 0.05
+    alpha: Fraction = 0.05
     """Highest chance, over the whole rollout and however often looked at, of rolling back a revision that is
     not worse."""
-    beta: Annotated[float, Field(gt=0, le=0.5)] = 0.05
+    beta: Fraction = 0.05
     """Highest chance, per gate, of passing a revision that is worse by the gate's margin."""
 
 
@@ -109,11 +129,11 @@ class Compare(ApiModel):
 
     signal: Signal
     """accuracy (needs labels as feedback), errors (all answers but ok), or latency (of ok answers)."""
-    max_drop: Annotated[float, Field(gt=0, le=0.5)] | None = None
+    max_drop: Fraction | None = None
     """For accuracy: the drop that must be ruled out, as a fraction; 0.02 is 95 % to 93 %. Absent: 0.02."""
-    max_increase: Annotated[float, Field(gt=0, le=0.5)] | None = None
+    max_increase: Fraction | None = None
     """For errors: the increase of the error rate that must be ruled out, as a fraction. Absent: 0.005."""
-    max_ratio: Annotated[float, Field(gt=1, le=10)] | None = None
+    max_ratio: Ratio | None = None
     """For latency: the ratio to stable's latency that must be ruled out, 1.2 is 20 % slower. Absent: 1.2."""
 
     @property
@@ -159,9 +179,7 @@ _RISING = rules(
 class Rollout(ApiModel):
     """How a new revision takes over."""
 
-    steps: (
-        Annotated[tuple[Step, ...], Field(max_length=20, json_schema_extra={**ATOMIC, **_RISING})] | None
-    ) = None
+    steps: Annotated[tuple[Step, ...], Field(max_length=20, json_schema_extra={**ATOMIC, **_RISING})] | None = None
     """What happens in which order; 100 % follows by itself. Absent: weights 5, 25 and 50, of which router
     Replicas leaves out those that the number of replicas cannot make. An empty list: straight to 100 % as
     soon as it is ready, without asking any gate."""

@@ -72,8 +72,8 @@ class TemplateMeta(ApiModel):
         default_factory=dict
     )
     """Labels; those of penstock.dev are set by the operator."""
-    annotations: Annotated[Mapping[str, Annotated[str, Field(max_length=4096)]], Field(max_length=32)] = (
-        Field(default_factory=dict)
+    annotations: Annotated[Mapping[str, Annotated[str, Field(max_length=4096)]], Field(max_length=32)] = Field(
+        default_factory=dict
     )
     """Annotations."""
 
@@ -116,9 +116,7 @@ class PodTemplate(ApiModel):
 class RuntimeSpec(ApiModel):
     """What the runtime can do, and its pods."""
 
-    formats: Annotated[
-        tuple[ModelFormat, ...], Field(min_length=1, max_length=32, json_schema_extra=list_map("name"))
-    ]
+    formats: Annotated[tuple[ModelFormat, ...], Field(min_length=1, max_length=32, json_schema_extra=list_map("name"))]
     """Formats that it serves."""
     protocol: Protocol = Protocol.OPEN_INFERENCE_V2
     """What it speaks: the Open Inference Protocol, version 2."""

@@ -29,7 +29,6 @@ _HEADER = "# Generated from operator/src/penstock/api by `python -m penstock.api
 _STANDARD = {
     "apiVersion": {"type": "string", "description": "Version of this representation of an object."},
     "kind": {"type": "string", "description": "Kind of the object."},
-    "metadata": {"type": "object"},
 }
 
 _KEPT = (
@@ -61,9 +60,12 @@ def inlined(model: type[ResourceModel]) -> dict[str, Any]:
     """The schema of a whole object without references; `title` names the types that have a grammar."""
     schema = model.model_json_schema(by_alias=True, mode="validation")
     whole = _inline(schema, schema.get("$defs", {}))
-    whole["properties"] = {**whole["properties"], **_STANDARD}
-    ordered = [*_STANDARD, *(name for name in whole["properties"] if name not in _STANDARD)]
-    whole["properties"] = {name: whole["properties"][name] for name in ordered}
+    metadata: dict[str, Any] = {"type": "object"}
+    if model.RESOURCE.name_rules:
+        name = {"type": "string", "maxLength": 253, "description": "Name of the object."}
+        metadata["properties"] = {"name": {**name, **model.RESOURCE.name_rules}}
+    own = {name: part for name, part in whole["properties"].items() if name in ("spec", "status")}
+    whole["properties"] = {**_STANDARD, "metadata": metadata, **own}
     return whole
 
 

@@ -285,9 +285,7 @@ class Status(ApiModel):
     """Label selector of the stable revision's pods, for the scale subresource."""
     url: Annotated[str, Field(max_length=2048)] | None = None
     """Where callers within the cluster reach the model."""
-    conditions: Annotated[
-        tuple[Condition, ...], Field(max_length=16, json_schema_extra=list_map("type"))
-    ] = ()
+    conditions: Annotated[tuple[Condition, ...], Field(max_length=16, json_schema_extra=list_map("type"))] = ()
     """Ready and Available always; Reconciling and Stalled only while true."""
     stable: RevisionStatus | None = None
     """The revision that serves."""
@@ -301,13 +299,9 @@ class Status(ApiModel):
     """The rollout that is under way, or the last one."""
     retiring: Annotated[tuple[Retiring, ...], Field(max_length=HISTORY_LIMIT, json_schema_extra=ATOMIC)] = ()
     """Revisions whose pods are still there though they serve no more."""
-    rejected: Annotated[
-        tuple[Rejection, ...], Field(max_length=REJECTED_LIMIT, json_schema_extra=ATOMIC)
-    ] = ()
+    rejected: Annotated[tuple[Rejection, ...], Field(max_length=REJECTED_LIMIT, json_schema_extra=ATOMIC)] = ()
     """Specs that were refused; those that the spec still names are never dropped."""
-    history: Annotated[
-        tuple[HistoryEntry, ...], Field(max_length=HISTORY_LIMIT, json_schema_extra=ATOMIC)
-    ] = ()
+    history: Annotated[tuple[HistoryEntry, ...], Field(max_length=HISTORY_LIMIT, json_schema_extra=ATOMIC)] = ()
     """The last 10 rollouts, the latest first."""
     last_command: LastCommand | None = None
     """The last command that came by annotation."""

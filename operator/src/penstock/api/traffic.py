@@ -59,10 +59,7 @@ Hostname = Annotated[
 # The API server checks the default `{}` before it applies those of the fields: router may be absent.
 _GATEWAY_ONLY = rules(
     (
-        (
-            "!has(self.router) || self.router != 'GatewayAPI' || "
-            "(has(self.parentRefs) && self.parentRefs.size() > 0)"
-        ),
+        ("!has(self.router) || self.router != 'GatewayAPI' || (has(self.parentRefs) && self.parentRefs.size() > 0)"),
         "router GatewayAPI needs parentRefs: the Gateway that the route attaches to",
     ),
     (
