@@ -1,9 +1,9 @@
-"""The running analysis: from a spec to a measuring plan, from samples to a Measurement, and to the object that keeps it."""
+"""The running analysis: from a spec to a measuring plan, from samples to a Measurement, to the object that keeps it."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from penstock.api.analysis import AnalysedGate, AnalysisPhase, AnalysisSpec, AnalysisStatus
@@ -12,15 +12,15 @@ from penstock.api.modeldeployment import Spec
 from penstock.api.rollout import Gate, Signal
 from penstock.api.status import RolloutStatus, Verdict
 from penstock.core import gates
-from penstock.core.gates.evidence import Comparison, Evidence, Plan, PodFact
-from penstock.core.gates.samples import Series
+from penstock.core.gates import evidence as ev
+from penstock.core.gates.evidence import Comparison, Evidence, Plan, PodFact, Series
 from penstock.core.objects import ROLLOUT_ANALYSIS, Object, ref_of
 from penstock.core.render import Owner, metadata
 from penstock.core.status import gate_status
 from penstock.core.world import Measurement, Revision
 
 LATENCY_TOLERANCE = 1.1
-"""A canary up to this much slower is not failed: pods of one model differ by that (gates.md, section 3)."""
+"""A canary up to this much slower is not failed: pods of one and the same model differ by that."""
 FEEDBACK_BLOCK_SECONDS = 15
 
 
@@ -68,12 +68,15 @@ def _comparison(gate: Gate) -> Comparison:
 
 
 def resume(name: str, plan: Plan, live: Object | None) -> Running:
-    """The analysis as it was last written; from nothing where it was never written."""
+    """The analysis as it was last written; from nothing where it was never written.
+
+    Gates that were edited meanwhile are adopted, the rest of the plan stays as it was fixed.
+    """
     status = (live or {}).get("status") or {}
     if live is None or not status.get("evidence"):
-        return Running(name, plan, gates.evidence.start(plan), int(status.get("seq", 0)), live)
-    kept = gates.evidence.load_plan(live["spec"]["plan"])
-    return Running(name, kept, gates.evidence.load(status["evidence"]), int(status.get("seq", 0)), live)
+        return Running(name, plan, ev.start(plan), int(status.get("seq", 0)), live)
+    kept = replace(ev.load_plan(live["spec"]["plan"]), comparisons=plan.comparisons)
+    return Running(name, kept, ev.load(status["evidence"]), int(status.get("seq", 0)), live)
 
 
 def pod_facts(revisions: Sequence[Revision | None]) -> dict[str, PodFact]:
@@ -88,22 +91,23 @@ def pod_facts(revisions: Sequence[Revision | None]) -> dict[str, PodFact]:
 
 def measure(running: Running, evidence: Evidence, weight: int, now: float, *, exact: bool) -> Measurement:
     """What the evidence says now. `exact`: the router's shares are, so a wrong share speaks against it."""
-    judgements = gates.evidence.judge(running.plan, evidence, now)
-    verdict, message = gates.evidence.overall(running.plan, evidence, judgements)
-    canary_n, total = gates.evidence.observed_share(evidence)
-    consistent = gates.evidence.share_consistent(canary_n, total, weight / 100) is not False
+    judgements = ev.judge(running.plan, evidence, now)
+    outcome = ev.overall(running.plan, evidence, judgements, now)
+    canary_n, total = ev.observed_share(evidence)
+    is_right = ev.share_consistent(canary_n, total, weight / 100) is not False
     return Measurement(
         plan=running.plan,
         evidence=evidence,
         judgements=judgements,
-        verdict=verdict.value,
-        message=message,
+        verdict=outcome.verdict.value,
+        message=outcome.message,
+        gate=outcome.gate,
         name=running.name,
         seq=running.seq,
-        blind=verdict == gates.Verdict.CANNOT_MEASURE,
+        blind=outcome.verdict == gates.Verdict.CANNOT_MEASURE,
         fresh_requests=canary_n,
         observed_weight=100 * canary_n / total if total else None,
-        share_is_right=consistent or not exact,
+        share_is_right=is_right or not exact,
     )
 
 
@@ -121,7 +125,7 @@ def manifest(owner: Owner, rollout: RolloutStatus, spec: Spec, running: Running,
             AnalysedGate(name=g.name, signal=g.compare.signal, margin=g.compare.margin, required=g.required)
             for g in spec.rollout.effective_gates()
         ),
-        plan=gates.evidence.dump_plan(plan),
+        plan=ev.dump_plan(plan),
     )
     meta = metadata(owner, running.name, "evidence", plan.canary)
     ref = ref_of(record)
@@ -146,7 +150,7 @@ def is_news(running: Running, seen: Measurement, ended: AnalysisPhase | None) ->
     """Worth a write: a block closed since the last one, or the analysis is over."""
     if ended is not None or not (running.live or {}).get("status"):
         return True
-    return gates.evidence.blocks_closed(seen.evidence) > gates.evidence.blocks_closed(running.evidence)
+    return seen.evidence.milestones != running.evidence.milestones
 
 
 def status_of(running: Running, seen: Measurement, ended: AnalysisPhase | None, now: float) -> Mapping[str, Any]:
@@ -157,7 +161,7 @@ def status_of(running: Running, seen: Measurement, ended: AnalysisPhase | None, 
         verdict=Verdict(seen.verdict),
         message=seen.message,
         gates=tuple(gate_status(j) for j in seen.judgements),
-        evidence=gates.evidence.dump(seen.evidence),
+        evidence=ev.dump(seen.evidence),
         started_at=Timestamp.at(seen.plan.started_at),
         finished_at=Timestamp.at(now) if ended else None,
     ).to_wire()
@@ -174,11 +178,6 @@ def metric_names(plan: Plan) -> list[str]:
     return names_
 
 
-def query_since(evidence: Evidence, plan: Plan) -> float:
-    """From where samples are wanted: the oldest cursor, or the start."""
-    return gates.evidence.oldest_cursor(evidence) or plan.started_at
-
-
 def advance(running: Running, samples: Sequence[Series], pods: Mapping[str, PodFact], now: float) -> Evidence:
     """The evidence with new samples in it."""
-    return gates.evidence.update(running.plan, running.evidence, samples, pods, now)
+    return ev.update(running.plan, running.evidence, samples, pods, now)

@@ -294,8 +294,8 @@ def supersede(world: World) -> Move:
 def roll_back_by_gate(world: World) -> Move:
     """The evidence is against the canary."""
     seen = world.measurement
-    gate = next((j for j in seen.judgements if j.verdict == "Fail"), None) if seen else None
-    return _roll_back(world, Reason.GATE_FAILED, seen.message if seen else "", gate.name if gate else None)
+    assert seen is not None  # noqa: S101 - the rule's `when` saw it
+    return _roll_back(world, Reason.GATE_FAILED, seen.message, seen.gate)
 
 
 def roll_back_broken(world: World) -> Move:

@@ -82,24 +82,20 @@ def split_of(world: World) -> Split:
 
 def pods_wanted(world: World) -> dict[str, int]:
     """Pods per revision, by the status. Revisions that are not in it want none."""
-    status, wanted = world.status, {}
+    status = world.status
+    wanted: dict[str, int] = {}
     for retiring in status.retiring:
-        if retiring.revision in world.revisions:
+        if retiring.revision and retiring.revision in world.revisions:
             wanted[retiring.revision] = min(world.spec.replicas, _deployed(world, retiring.revision))
     if status.stable and status.stable.revision:
         wanted[status.stable.revision] = world.spec.replicas
     if status.canary and status.canary.revision and status.rollout and status.rollout.stage != Stage.RESOLVING:
-        wanted[status.canary.revision] = _canary_pods(world)
+        wanted[status.canary.revision] = s.canary_pods_wanted(world)
     return wanted
 
 
 def _deployed(world: World, revision: str) -> int:
     return len([p for p in world.revisions[revision].pods if not p.deleting])
-
-
-def _canary_pods(world: World) -> int:
-    """Grows with the weight; under router Replicas never before the Service is right for it."""
-    return s.canary_pods_wanted(world)
 
 
 def actions(world: World, live: Live) -> list[Action]:

@@ -71,7 +71,7 @@ def recover(world: World) -> Move:
             HistoryEntry(
                 revision=r.name,
                 digest=r.digest,
-                outcome=Outcome(r.outcome),
+                outcome=Outcome(r.outcome) if r.outcome else None,
                 reason=r.outcome_reason,
                 at=Timestamp.at(r.outcome_at),
             )

@@ -121,6 +121,8 @@ class Measurement:
     judgements: tuple[GateJudgement, ...]
     verdict: str
     message: str
+    gate: str | None
+    """The gate that decides, or that is waited for."""
     name: str
     seq: int
     blind: bool
@@ -170,9 +172,9 @@ class World:
     @property
     def stable(self) -> Revision | None:
         """The revision that is trusted."""
-        return self.revisions.get(self.status.stable.revision) if self.status.stable else None
+        return self.revisions.get(self.status.stable.revision or "") if self.status.stable else None
 
     @property
     def canary(self) -> Revision | None:
         """The revision under trial."""
-        return self.revisions.get(self.status.canary.revision) if self.status.canary else None
+        return self.revisions.get(self.status.canary.revision or "") if self.status.canary else None

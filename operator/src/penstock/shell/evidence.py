@@ -27,7 +27,7 @@ async def measure(cluster: Cluster, metrics: Metrics, seen: Gathered) -> tuple[W
     query = SampleQuery(
         namespace=world.owner.namespace,
         model=world.owner.name,
-        since=analysis.query_since(running.evidence, running.plan),
+        since=gates.oldest_cursor(running.evidence) or running.plan.started_at,
         pods=[
             PodTarget(p.name, p.ip, p.revision, p.ports)
             for r in (world.stable, world.canary)
@@ -35,6 +35,7 @@ async def measure(cluster: Cluster, metrics: Metrics, seen: Gathered) -> tuple[W
             if p.ip and not p.deleting
         ],
         names=analysis.metric_names(running.plan),
+        bucket_bounds=gates.wanted_buckets(running.evidence),
     )
     try:
         samples = await metrics.samples(query)

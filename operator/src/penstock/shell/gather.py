@@ -37,6 +37,7 @@ from penstock.core.world import Resolution, Revision, Settings, Traffic, World
 from penstock.ports import Cluster, Inspector, PodTarget, ProbeFailed
 
 CHILDREN = (DEPLOYMENT, SERVICE, CONFIG_MAP, HTTP_ROUTE)
+KINDS = (*CHILDREN, CONTROLLER_REVISION, POD, ROLLOUT_ANALYSIS)
 LABEL_USABLE = f"{GROUP}/usable"
 
 
@@ -60,17 +61,14 @@ async def gather(
         return None
     owner = render.Owner(name, namespace, live["metadata"]["uid"])
     labels = {LABEL_MODEL: name}
-    *lists, records, pods, analyses, secret = await asyncio.gather(
-        *(cluster.list(kind, namespace, labels) for kind in CHILDREN),
-        cluster.list(CONTROLLER_REVISION, namespace, labels),
-        cluster.list(POD, namespace, labels),
-        cluster.list(ROLLOUT_ANALYSIS, namespace, labels),
-        cluster.get(Ref(SECRET, namespace, names.feedback_key(name))),
-    )
-    children = [obj for found in lists for obj in found]
+    found = await asyncio.gather(*(cluster.list(kind, namespace, labels) for kind in KINDS))
+    secret = await cluster.get(Ref(SECRET, namespace, names.feedback_key(name)))
+    lists = dict(zip(KINDS, found, strict=True))
+    records, pods, analyses = lists[CONTROLLER_REVISION], lists[POD], lists[ROLLOUT_ANALYSIS]
+    children = [obj for kind in CHILDREN for obj in lists[kind]]
     revisions = observe.revisions(
         [r for r in records if observe.is_ours(owner, r)],
-        [d for d in lists[0] if observe.is_ours(owner, d)],
+        [d for d in lists[DEPLOYMENT] if observe.is_ours(owner, d)],
         pods,
     )
     spec, status, invalid = _parse(live)

@@ -24,7 +24,7 @@ class Reconciler:
     settings: Settings
 
     async def reconcile(self, key: tuple[str, str]) -> float | None:
-        """One pass over `key` = (namespace, name). Returns the time (unix seconds) to come again, None if nothing is due.
+        """One pass over `key` = (namespace, name). Returns when to come again (unix seconds), None if nothing is due.
 
         Raises ports.Conflict where something changed meanwhile (come again soon), and ports.ClusterError.
         """
