@@ -1,0 +1,1 @@
+"""Handwritten digits: six versions of a model, of which two are good."""
