@@ -5,7 +5,9 @@ from __future__ import annotations
 import subprocess
 from collections.abc import Callable, Sequence
 
+from e2e.cluster import lifecycle, ports
 from e2e.cluster.console import Problem, say
+from e2e.cluster.places import cluster_name, kubeconfig
 from e2e.cluster.tools import tool
 
 
@@ -14,11 +16,44 @@ def _tool(words: Sequence[str]) -> None:
         print(tool(name))
 
 
+def _up(words: Sequence[str]) -> None:
+    if words:
+        _usage("up: makes the cluster, or finds it; takes no arguments")
+    lifecycle.up()
+    say(f"cluster {cluster_name()} is ready; kubeconfig: {kubeconfig()}")
+
+
+def _down(words: Sequence[str]) -> None:
+    if list(words) not in ([], ["--engine"]):
+        _usage("down [--engine]: removes the cluster; with --engine also ends the Docker that up started")
+    lifecycle.down(engine=bool(words))
+
+
+def _kubeconfig(words: Sequence[str]) -> None:
+    if words:
+        _usage("kubeconfig: prints the path of the cluster's kubeconfig")
+    if not kubeconfig().exists():
+        raise Problem(f"there is no cluster {cluster_name()}", "run e2e/cluster/up")
+    print(kubeconfig())
+
+
+def _port(words: Sequence[str]) -> None:
+    if len(words) != 1 or words[0] not in ports.NAMES:
+        _usage(f"port {'|'.join(ports.NAMES)}: prints the port on 127.0.0.1")
+    print(ports.ports()[words[0]])
+
+
 def _usage(text: str) -> Sequence[str]:
     raise Problem(f"usage: e2e/cluster/{text}")
 
 
-COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {"tool": _tool}
+COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
+    "down": _down,
+    "kubeconfig": _kubeconfig,
+    "port": _port,
+    "tool": _tool,
+    "up": _up,
+}
 
 
 def main(name: str, words: Sequence[str]) -> int:
