@@ -101,6 +101,14 @@ class KubeCluster:
         except NotFound:
             return None
 
+    async def serves(self, kind: Kind, namespace: str = "") -> bool:
+        """Whether the type is installed. Invalid where we may not list it (in this namespace; empty: in all)."""
+        try:
+            await self._api.request(Call("list", kind, namespace, query=(("limit", "1"),)))
+        except NotFound:
+            return False
+        return True
+
     async def list(self, kind: Kind, namespace: str, labels: Mapping[str, str]) -> Objects:
         """See `Cluster.list`."""
         selector = ",".join(f"{name}={value}" for name, value in sorted(labels.items()))
@@ -151,9 +159,7 @@ class KubeCluster:
         """See `Cluster.replace_status`."""
         ref = ref_of(obj)
         if not obj["metadata"].get("resourceVersion"):
-            raise Invalid(
-                f"{ref}: a status is only written to an object that was read, with its resourceVersion"
-            )
+            raise Invalid(f"{ref}: a status is only written to an object that was read, with its resourceVersion")
         query = (("fieldManager", FIELD_MANAGER),)
         return await self._write(Call("update", ref.kind, ref.namespace, ref.name, "status", query, obj))
 

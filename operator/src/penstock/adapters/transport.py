@@ -230,9 +230,7 @@ def _parsed(call: Call, response: Response) -> Object:
     except ValueError:
         obj = None
     if not isinstance(obj, dict):
-        raise ClusterError(
-            f"{call}: the API server answered {response.status} with something not a JSON object"
-        )
+        raise ClusterError(f"{call}: the API server answered {response.status} with something not a JSON object")
     return obj
 
 

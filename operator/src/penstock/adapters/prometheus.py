@@ -1,0 +1,158 @@
+"""The `Metrics` port on a Prometheus (or what speaks its API: Thanos, Mimir, VictoriaMetrics).
+
+Asks for raw samples by an instant query of a range selector. Never rate() or increase(): those extrapolate, and
+the gates count events.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import ssl
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+
+from penstock.core.gates.samples import Series
+from penstock.ports import Clock, MetricsUnavailable, SampleQuery
+
+from .http import Answer, NoAnswer, Request, exchange
+from .samples import bound, joined, series
+
+SLACK = 60.0
+"""Seconds added to the window, for clocks that differ."""
+MAX_LOOKBACK = 6 * 3600.0
+_MAX_BODY = 64 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Connection:
+    """The admin's connection to a Prometheus. Files are read anew for each request, since secrets rotate."""
+
+    url: str
+    token_file: Path | None = None
+    username: str = ""
+    password_file: Path | None = None
+    ca_file: Path | None = None
+    """Certificates to trust instead of the system's."""
+    matchers: Mapping[str, str] | None = None
+    """Further labels that our series must have, such as the cluster's in a store of many."""
+    seconds: float = 20.0
+
+    def connector(self) -> aiohttp.TCPConnector:
+        """How to connect. OSError where the CA's file cannot be read."""
+        return aiohttp.TCPConnector(ssl=ssl.create_default_context(cafile=self.ca_file) if self.ca_file else True)
+
+    def headers(self) -> Mapping[str, str]:
+        """The Authorization header for a bearer token. OSError where its file cannot be read."""
+        if self.token_file is None:
+            return {}
+        return {"Authorization": f"Bearer {self.token_file.read_text().strip()}"}
+
+    def auth(self) -> aiohttp.BasicAuth | None:
+        """Basic authentication, where set. OSError where the password's file cannot be read."""
+        if not self.username:
+            return None
+        password = self.password_file.read_text().strip() if self.password_file else ""
+        return aiohttp.BasicAuth(self.username, password)
+
+
+class PrometheusMetrics:
+    """`penstock.ports.Metrics` on Prometheus' HTTP API."""
+
+    def __init__(self, session: aiohttp.ClientSession, clock: Clock, connection: Connection) -> None:
+        self._session = session
+        self._clock = clock
+        self._connection = connection
+        self._api = connection.url.rstrip("/") + "/api/v1/query"
+
+    async def samples(self, query: SampleQuery) -> tuple[Series, ...]:
+        """See `Metrics.samples`."""
+        result = await self._ask(promql(query, self._clock.now(), self._connection.matchers or {}))
+        found = []
+        for item in result:
+            labels: Mapping[str, str] = item["metric"]
+            points = tuple((float(at), float(value)) for at, value in item["values"])
+            points = tuple(point for point in points if point[0] > query.since)
+            if not points:
+                continue
+            if not labels.get("pod"):
+                raise MetricsUnavailable(
+                    f"{self._connection.url}: {labels['__name__']} of model {query.model} has no label `pod`: "
+                    "the scrape configuration must set `namespace` and `pod` as target labels"
+                )
+            found.append(series(labels["pod"], labels["__name__"], labels, points))
+        return joined(found)
+
+    async def _ask(self, text: str) -> Sequence[Any]:
+        connection = self._connection
+        try:
+            request = Request(
+                self._api,
+                {"Accept": "application/json", **connection.headers()},
+                # Thanos answers in part unless told not to; others ignore this.
+                {"query": text, "partial_response": "false", "timeout": f"{connection.seconds:g}s"},
+                connection.auth(),
+                connection.seconds,
+                _MAX_BODY,
+            )
+        except OSError as exc:
+            raise MetricsUnavailable(f"{connection.url}: its credentials cannot be read: {exc}") from exc
+        try:
+            return _result(await exchange(self._session, request))
+        except NoAnswer as exc:
+            raise MetricsUnavailable(f"{connection.url}: {exc}") from exc
+        except (ValueError, KeyError, TypeError) as exc:
+            raise MetricsUnavailable(
+                f"{connection.url}: the answer is not one of Prometheus ({exc}); is the URL right?"
+            ) from exc
+
+
+def promql(query: SampleQuery, now: float, matchers: Mapping[str, str]) -> str:
+    """The range selector of a query: one model's raw counters since its cursor."""
+    window = min(max(now - query.since, 0.0) + SLACK, MAX_LOOKBACK)
+    parts = [
+        f'__name__=~"{_alternatives(query.names)}"',
+        f'namespace="{_quoted(query.namespace)}"',
+        f'model="{_quoted(query.model)}"',
+        *(f'{name}="{_quoted(value)}"' for name, value in sorted(matchers.items())),
+    ]
+    if query.bucket_bounds is not None:
+        # The empty alternative lets through what is no bucket. Whole numbers are stored as 1 or as 1.0.
+        spellings = {s for b in query.bucket_bounds for s in (bound(b), bound(b).removesuffix(".0"))}
+        parts.append(f'le=~"|{_alternatives(sorted(spellings))}"')
+    return f"{{{','.join(parts)}}}[{math.ceil(window)}s]"
+
+
+def _result(answer: Answer) -> Sequence[Any]:
+    try:
+        body = json.loads(answer.body)
+    except ValueError:
+        raise NoAnswer(f"it answered {answer.status}: {_start(answer.body)}") from None
+    if answer.status != 200 or body.get("status") != "success":
+        why = body.get("error") if isinstance(body, dict) else None
+        raise NoAnswer(f"it answered {answer.status}: {why or _start(answer.body)}")
+    if body.get("warnings"):
+        # A selector of raw samples has nothing to be warned about but sources that did not answer.
+        raise NoAnswer(f"the answer may lack a part: {'; '.join(body['warnings'])[:500]}")
+    if body["data"]["resultType"] != "matrix":
+        raise ValueError(f"resultType is {body['data']['resultType']}")
+    result: Sequence[Any] = body["data"]["result"]
+    return result
+
+
+def _start(body: bytes) -> str:
+    return body[:200].decode(errors="replace").strip() or "nothing"
+
+
+def _quoted(text: str) -> str:
+    """Inside of a PromQL string in double quotes."""
+    return text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+
+
+def _alternatives(texts: Sequence[str]) -> str:
+    return _quoted("|".join(re.escape(text) for text in texts))
