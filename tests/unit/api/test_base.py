@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 from pydantic import ValidationError
 
@@ -91,3 +93,8 @@ def test_an_over_long_message_is_cut_so_that_the_write_succeeds() -> None:
     assert gate.message is not None
     assert len(gate.message) == MESSAGE_LIMIT
     assert gate.message.endswith("…")
+
+
+def test_evidence_without_end_is_left_out_since_json_has_no_word_for_it() -> None:
+    assert LogEvidence(fail=-math.inf, pass_=math.nan).to_wire() == {}
+    assert LogEvidence(fail=0.0).to_wire() == {"fail": 0.0}

@@ -6,6 +6,7 @@ reports a pattern as a bare regular expression, and skips the CEL rules of an ob
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
@@ -54,15 +55,17 @@ class ApiModel(BaseModel):
         alias_generator=to_camel,
         populate_by_name=True,
         use_attribute_docstrings=True,
-        ser_json_inf_nan="null",
     )
 
     def to_wire(self) -> dict[str, Any]:
-        """Plain JSON data with the API's field names; what is absent, or empty by default, is left out."""
+        """Plain JSON data with the API's field names; what is absent, empty by default, or a number that JSON
+        cannot write (infinite evidence) is left out."""
         wire = {}
         for name, field in type(self).model_fields.items():
             value = getattr(self, name)
             if value is None or (value in _EMPTY and value == field.get_default(call_default_factory=True)):
+                continue
+            if isinstance(value, float) and not math.isfinite(value):
                 continue
             wire[field.alias or name] = _plain(value)
         return wire

@@ -168,8 +168,8 @@ class Serving(ApiModel):
                 max_length=32,
                 json_schema_extra=rules(
                     (
-                        "isQuantity(self) && quantity(self).isGreaterThan(quantity('0'))",
-                        "must be a size such as 512Ki or 64Mi",
+                        "self.matches('^[1-9][0-9]*(Ki|Mi|Gi|Ti|k|M|G|T)?$')",
+                        "must be a whole size such as 512Ki, 64Mi or 1000000",
                     )
                 ),
             ),

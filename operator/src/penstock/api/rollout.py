@@ -91,12 +91,12 @@ class Step(ApiModel):
 
 
 class WarmUp(ApiModel):
-    """Requests of fresh pods that are not counted, since cold caches are no fault of the model."""
+    """When a fresh pod begins to count, since cold caches are no fault of the model: once it has both."""
 
     requests: Annotated[Int32, Field(ge=0, le=1_000_000)] = 100
-    """The first requests of each pod that are left out."""
+    """Requests it must have served; with little traffic, 5 minutes of being ready are enough."""
     period: Duration = Duration("60s")
-    """The first time of each pod that is left out; whichever of both ends first."""
+    """Time it must have been ready."""
 
 
 class Analysis(ApiModel):
@@ -107,7 +107,7 @@ class Analysis(ApiModel):
     soak: Duration = Duration("10m")
     """Time the new revision must have served under watch before the gates may pass it."""
     warm_up: WarmUp = WarmUp()
-    """What is not counted after a pod starts."""
+    """When a fresh pod begins to count."""
     alpha: Fraction = 0.05
     """Highest chance, over the whole rollout and however often looked at, of rolling back a revision that is
     not worse."""
@@ -154,7 +154,7 @@ class Gate(ApiModel):
     name: Label
     """Name of the gate, unique in the list; status and messages use it."""
     required: bool = True
-    """Whether its Pass is needed and its Fail rolls back; a gate that is not required only reports."""
+    """Whether its Pass is needed. One that is not required holds nothing back, yet strong evidence of harm counts."""
     compare: Compare
     """Compare with the stable revision."""
 
@@ -186,7 +186,7 @@ class Rollout(ApiModel):
     analysis: Analysis = Analysis()
     """How the gates measure."""
     max_duration: PositiveDuration = PositiveDuration("24h")
-    """Time a rollout may take before `onInconclusive` applies; clocks stop while paused."""
+    """Time a rollout may take before `onInconclusive` applies; the clock stops while nothing can be measured."""
     on_inconclusive: OnInconclusive = OnInconclusive.HOLD
     """After `maxDuration` without a decision: Hold the weight and tell a human, Rollback, or Promote."""
     on_schema_change: OnSchemaChange = OnSchemaChange.BLOCK
