@@ -10,11 +10,17 @@ from typing import NamedTuple
 
 import onnxruntime as ort
 
-from penstock_runtime.engine.session import Session, Tensor
+from penstock_runtime.engine.session import Session, Tensor, Warmup
 from penstock_runtime.protocol.errors import Overloaded, TimedOut
 
 # A run shorter than this costs less than handing it to a thread and back.
 INLINE_SECONDS = 200e-6
+# A run on the event loop that takes this long was no tiny one after all. Three among a hundred send the model
+# to the pool for a while; single ones may be the scheduler's doing.
+TOO_LONG_SECONDS = 2e-3
+STRIKES = 3
+STRIKE_RUNS = 100
+BANISHED_SECONDS = 60.0
 
 
 class Ran(NamedTuple):
@@ -26,38 +32,56 @@ class Ran(NamedTuple):
 
 
 class Executor:
-    """Runs one session: at most `workers` at once, at most `max_queue` waiting."""
+    """Runs one session: at most `workers` at once, at most `max_queue` waiting.
 
-    def __init__(self, session: Session, *, workers: int, max_queue: int, row_seconds: float | None) -> None:
-        """`row_seconds` is the measured time of one row, None where it is not known (never inline)."""
+    Requests of up to `inline_elements` input elements run on the event loop, which is then the queue.
+    """
+
+    def __init__(self, session: Session, *, workers: int, max_queue: int, warmup: Warmup) -> None:
+        """`warmup` tells what one row takes; where it failed nothing runs inline."""
         self._session = session
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="infer")
-        self._capacity = workers + max_queue
         self._pending = 0
-        self.inline_rows = 0
-        if row_seconds is not None and row_seconds < INLINE_SECONDS:
-            self.inline_rows = int(INLINE_SECONDS / max(row_seconds, 1e-6))
+        self._strikes = 0
+        self._runs = 0
+        self._inline_again = 0.0
+        self.capacity = workers + max_queue
+        self.inline_elements = 0
+        if warmup.seconds is not None and warmup.seconds < INLINE_SECONDS:
+            self.inline_elements = int(warmup.elements * INLINE_SECONDS / max(warmup.seconds, 1e-6))
 
     @property
     def pending(self) -> int:
         """Inferences running in, or waiting for, a thread."""
         return self._pending
 
-    async def run(self, outputs: Sequence[str], inputs: dict[str, Tensor], rows: int, seconds: float) -> Ran:
-        """Run the model on `inputs` of `rows` rows within `seconds`.
+    async def run(self, outputs: Sequence[str], inputs: dict[str, Tensor], seconds: float) -> Ran:
+        """Run the model on `inputs` within `seconds`.
 
         Raises Overloaded if the queue is full, TimedOut if the time is up (a waiting inference is dropped,
-        a running one is told to stop), and what Session.run raises.
+        a running one is told to stop), and what Session.run raises. Time is not kept of inline runs.
         """
-        if rows <= self.inline_rows:
-            start = time.perf_counter()
+        start = time.perf_counter()
+        if sum([array.size for array in inputs.values()]) <= self.inline_elements and (start >= self._inline_again):
             result = self._session.run(outputs, inputs)
-            return Ran(result, 0.0, time.perf_counter() - start)
+            ran = time.perf_counter() - start
+            self._watch(ran, start)
+            return Ran(result, 0.0, ran)
         return await self._run_in_pool(outputs, inputs, seconds)
 
+    def _watch(self, ran: float, now: float) -> None:
+        self._runs += 1
+        if ran > TOO_LONG_SECONDS:
+            self._strikes += 1
+            if self._strikes >= STRIKES:
+                self._inline_again = now + BANISHED_SECONDS
+                self._runs = STRIKE_RUNS
+        if self._runs >= STRIKE_RUNS:
+            self._runs = self._strikes = 0
+
     async def _run_in_pool(self, outputs: Sequence[str], inputs: dict[str, Tensor], seconds: float) -> Ran:
-        if self._pending >= self._capacity:
-            raise Overloaded("too many requests are waiting; try again later")
+        if self._pending >= self.capacity:
+            raise Overloaded
         options = ort.RunOptions()
         asked = time.perf_counter()
 

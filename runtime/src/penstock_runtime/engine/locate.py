@@ -27,9 +27,7 @@ def locate_model(path: Path) -> ModelFile:
     found = _in_folder(path)
     if found is not None:
         return ModelFile(found, "1")
-    numbered = sorted(
-        (int(item.name), item) for item in path.iterdir() if item.is_dir() and item.name.isdecimal()
-    )
+    numbered = sorted((int(item.name), item) for item in path.iterdir() if item.is_dir() and item.name.isdecimal())
     for number, folder in reversed(numbered):
         found = _in_folder(folder)
         if found is not None:

@@ -32,9 +32,10 @@ Tensor = np.ndarray[Any, Any]
 
 
 class Warmup(NamedTuple):
-    """What warm-up saw: the median seconds of a one-row run, or why synthetic rows did not pass."""
+    """What warm-up saw: the median seconds of a run of `elements` input elements, or why it failed."""
 
     seconds: float | None
+    elements: int
     failure: str | None
 
 
@@ -86,6 +87,7 @@ class Session:
         """
         names = [spec.name for spec in self.schema.outputs]
         feeds = {spec.name: _synthetic(spec) for spec in self.schema.inputs}
+        elements = sum(array.size for array in feeds.values())
         times: list[float] = []
         try:
             self.run(names, feeds)
@@ -95,8 +97,8 @@ class Session:
                 self.run(names, feeds)
                 times.append(time.perf_counter() - start)
         except (InvalidRequest, InferenceFailed) as error:
-            return Warmup(None, error.message)
-        return Warmup(statistics.median(times), None)
+            return Warmup(None, elements, error.message)
+        return Warmup(statistics.median(times), elements, None)
 
 
 def plain_text(error: BaseException) -> str:

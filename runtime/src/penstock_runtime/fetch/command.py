@@ -132,9 +132,7 @@ def _single_name(path: str) -> str:
 
 def _verify(digest: str, pinned: str | None, locked: str | None, name: str) -> None:
     if pinned is not None and digest != pinned:
-        raise FetchError(
-            "DigestMismatch", f"{name} has the digest {digest}, spec.model.digest asks for {pinned}"
-        )
+        raise FetchError("DigestMismatch", f"{name} has the digest {digest}, spec.model.digest asks for {pinned}")
     if locked is not None and digest != locked:
         raise FetchError(
             "SourceChanged",

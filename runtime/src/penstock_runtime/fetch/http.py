@@ -73,9 +73,7 @@ class HttpSource:
             case 404 | 410:
                 return FetchError("ModelNotFound", f"{self.name} does not exist (HTTP {status})")
             case 401 | 403 | 407:
-                return FetchError(
-                    "AccessDenied", f"{self.name} refuses access (HTTP {status}); check the credentials"
-                )
+                return FetchError("AccessDenied", f"{self.name} refuses access (HTTP {status}); check the credentials")
             case 408 | 425 | 429:
                 return TransientError(f"{self.name} asks to try later (HTTP {status})")
         if status >= 500:

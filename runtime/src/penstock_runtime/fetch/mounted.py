@@ -52,9 +52,7 @@ class MountedSource:
 
     def _check_inside(self, path: Path) -> None:
         if not path.resolve().is_relative_to(self._volume.resolve()):
-            raise FetchError(
-                "InvalidModel", f"{self.name}: {path.name} is a link that leads out of the volume"
-            )
+            raise FetchError("InvalidModel", f"{self.name}: {path.name} is a link that leads out of the volume")
 
     @contextmanager
     def open(self, file: RemoteFile) -> Iterator[Stream]:
@@ -64,8 +62,6 @@ class MountedSource:
                 size = os.fstat(stream.fileno()).st_size
                 yield Stream(size, iter(lambda: stream.read(CHUNK), b""))
         except PermissionError:
-            raise FetchError(
-                "AccessDenied", f"{self.name}: {file.path} may not be read by this user"
-            ) from None
+            raise FetchError("AccessDenied", f"{self.name}: {file.path} may not be read by this user") from None
         except FileNotFoundError:
             raise FetchError("ModelNotFound", f"{self.name}: {file.path} went away") from None

@@ -39,9 +39,7 @@ def parse_uri(text: str) -> ModelUri:
     place = parts.netloc.rpartition("@")[2]
     path = parts.path.lstrip("/")
     if not place:
-        raise FetchError(
-            "UnsupportedSource", f"the {scheme} uri lacks its first part ({scheme}://<here>/...)"
-        )
+        raise FetchError("UnsupportedSource", f"the {scheme} uri lacks its first part ({scheme}://<here>/...)")
     if scheme in ("configmap", "pvc", "s3"):
         path = unquote(path)
     if scheme not in ("http", "https") and ".." in path.split("/"):

@@ -93,9 +93,7 @@ class Decoder:
         for entry in entries:
             name = entry.get("name") if type(entry) is dict else None
             if type(name) is not str or name not in self._outputs:
-                raise InvalidRequest(
-                    f"unknown output {_quote(name)}; the model gives {_names(self._outputs)}"
-                )
+                raise InvalidRequest(f"unknown output {_quote(name)}; the model gives {_names(self._outputs)}")
             if name in wanted:
                 raise InvalidRequest(f"output {_quote(name)} is asked for twice")
             if "parameters" in entry:
@@ -107,9 +105,7 @@ class Decoder:
         for name in wanted:
             if name in self._binary_only:
                 kind = self._outputs[name].datatype
-                raise InvalidRequest(
-                    f"output {_quote(name)} is {kind}, which JSON cannot carry; ask for others"
-                )
+                raise InvalidRequest(f"output {_quote(name)} is {kind}, which JSON cannot carry; ask for others")
 
 
 def _absent(outputs: object) -> bool:
@@ -130,8 +126,7 @@ def _decode_tensor(
 ) -> np.ndarray[Any, Any]:
     if entry.get("datatype") != spec.datatype:
         raise InvalidRequest(
-            f"input {_quote(spec.name)}: datatype is {_quote(entry.get('datatype'))}, "
-            f"the model takes {spec.datatype}"
+            f"input {_quote(spec.name)}: datatype is {_quote(entry.get('datatype'))}, the model takes {spec.datatype}"
         )
     if not json_types:
         raise InvalidRequest(f"input {_quote(spec.name)} is {spec.datatype}, which JSON cannot carry")
@@ -156,12 +151,9 @@ def _check_shape(shape: object, spec: TensorSpec) -> list[int]:
         if len(shape) > 16:
             raise InvalidRequest(f"input {_quote(spec.name)}: more than 16 dimensions")
         return shape
-    if len(shape) != len(expected) or any(
-        want not in (-1, got) for want, got in zip(expected, shape, strict=True)
-    ):
+    if len(shape) != len(expected) or any(want not in (-1, got) for want, got in zip(expected, shape, strict=True)):
         raise InvalidRequest(
-            f"input {_quote(spec.name)}: shape {shape} does not fit the model's {list(expected)} "
-            "(-1: any size)"
+            f"input {_quote(spec.name)}: shape {shape} does not fit the model's {list(expected)} (-1: any size)"
         )
     return shape
 
@@ -176,9 +168,7 @@ def _flatten(data: list[Any], shape: list[int], spec: TensorSpec) -> list[Any]:
             data = list(chain.from_iterable(data))
     count = math.prod(shape)
     if len(data) != count:
-        raise InvalidRequest(
-            f"input {_quote(spec.name)}: {len(data)} elements in 'data', shape {shape} needs {count}"
-        )
+        raise InvalidRequest(f"input {_quote(spec.name)}: {len(data)} elements in 'data', shape {shape} needs {count}")
     return data
 
 
@@ -186,22 +176,16 @@ def _ragged(spec: TensorSpec, shape: list[int]) -> InvalidRequest:
     return InvalidRequest(f"input {_quote(spec.name)}: nested 'data' does not have the shape {shape}")
 
 
-def _to_array(
-    flat: list[Any], shape: list[int], spec: TensorSpec, dtype: np.dtype[Any]
-) -> np.ndarray[Any, Any]:
+def _to_array(flat: list[Any], shape: list[int], spec: TensorSpec, dtype: np.dtype[Any]) -> np.ndarray[Any, Any]:
     try:
         with np.errstate(over="raise"):
             return np.array(flat, dtype).reshape(shape)
     except (OverflowError, FloatingPointError, ValueError):
-        raise InvalidRequest(
-            f"input {_quote(spec.name)}: a value is out of the range of {spec.datatype}"
-        ) from None
+        raise InvalidRequest(f"input {_quote(spec.name)}: a value is out of the range of {spec.datatype}") from None
 
 
 def _quote(value: object) -> str:
-    return (
-        f"'{value[:80]}'" if type(value) is str else "without a name" if value is None else "of a wrong type"
-    )
+    return f"'{value[:80]}'" if type(value) is str else "without a name" if value is None else "of a wrong type"
 
 
 def _names(names: object) -> str:

@@ -25,6 +25,10 @@ class Overloaded(ProtocolError):  # noqa: N818
 
     status = 429
 
+    def __init__(self) -> None:
+        """The message is always the same."""
+        super().__init__("too many requests are waiting; try again later")
+
 
 class Unavailable(ProtocolError):  # noqa: N818
     """The model does not serve at the moment."""

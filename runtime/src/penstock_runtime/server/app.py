@@ -11,9 +11,10 @@ import orjson
 
 from penstock_runtime import __version__
 from penstock_runtime.log import event
-from penstock_runtime.protocol.errors import ProtocolError, Unavailable
+from penstock_runtime.protocol.errors import Overloaded, ProtocolError, Unavailable
 from penstock_runtime.server.http import (
     CLOSE,
+    STARTED,
     Disconnected,
     Header,
     MethodNotAllowed,
@@ -87,7 +88,7 @@ class DataApp:
         return (CLOSE,) if self._state.draining else ()
 
     async def _infer(self, scope: Scope, receive: Receive, send: Send) -> None:
-        start = time.perf_counter()
+        start = scope.get(STARTED) or time.perf_counter()
         outcome = "server_error"
         headers = self._headers()
         self._state.in_flight += 1
@@ -119,6 +120,8 @@ class DataApp:
         if path is not self._infer_path and path != self._infer_path:
             version = path[len(self._infer_start) : -len("/infer")]
             serving.check_version(version)
+        if self._state.in_flight > serving.executor.capacity:
+            raise Overloaded
         body = await read_body(scope, receive, self._max_body_bytes)
         return await serving.infer(body)
 
@@ -137,17 +140,13 @@ class DataApp:
                 return _readiness(state, {"ready": state.ready})
             case "/v2":
                 require_method(scope, "GET", "HEAD")
-                return 200, orjson.dumps(
-                    {"name": "penstock-runtime", "version": __version__, "extensions": []}
-                )
+                return 200, orjson.dumps({"name": "penstock-runtime", "version": __version__, "extensions": []})
         match = _MODEL_PATH.fullmatch(path)
         if match is None:
             raise not_found(path)
         return self._look_up_model(scope, *match.groups())
 
-    def _look_up_model(
-        self, scope: Scope, name: str, version: str | None, verb: str | None
-    ) -> tuple[int, bytes]:
+    def _look_up_model(self, scope: Scope, name: str, version: str | None, verb: str | None) -> tuple[int, bytes]:
         state = self._state
         if name != state.model:
             raise ProtocolError(f"unknown model '{name[:80]}'; this server has '{state.model}'", status=404)

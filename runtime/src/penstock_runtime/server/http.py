@@ -16,6 +16,8 @@ Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 Header = tuple[bytes, bytes]
 
+# Key in an ASGI scope: perf_counter() when the request's first byte was parsed.
+STARTED = "penstock.started"
 # Seconds for a client to send its whole body.
 BODY_SECONDS = 60.0
 JSON_TYPE: Header = (b"content-type", b"application/json")

@@ -10,6 +10,7 @@ import signal
 import time
 from contextlib import suppress
 from pathlib import Path
+from typing import NoReturn
 
 from penstock_runtime import termination
 from penstock_runtime.engine.cpu import concurrent_runs, cpu_quota, intra_op_threads
@@ -74,10 +75,12 @@ class Process:
         stopping = asyncio.create_task(stop.wait())
         try:
             await asyncio.wait((loading, stopping), return_when=asyncio.FIRST_COMPLETED)
-            if loading.done():
-                loading.result()
-                await stopping
-                await self._drain()
+            if not loading.done():
+                leave_at_once()
+            loading.result()
+            await stopping
+            if not await self._drain():
+                leave_at_once()
         finally:
             for task in (watcher, loading, stopping):
                 task.cancel()
@@ -91,14 +94,14 @@ class Process:
         session, warmup = await asyncio.to_thread(_load_and_warm, file, threads)
         judge = Judge(session.schema, settings.feedback)
         workers = concurrent_runs(quota, threads)
-        self._executor = Executor(
-            session, workers=workers, max_queue=settings.serving.max_queue, row_seconds=warmup.seconds
-        )
+        self._executor = Executor(session, workers=workers, max_queue=settings.serving.max_queue, warmup=warmup)
         self._admin.intake = Intake(self._keys, judge, Ledger(settings.feedback.window), self._tally)
-        self._state.serving = Serving(
+        serving = Serving(
             name=settings.model_name, version=file.version, schema=session.schema, executor=self._executor,
             judge=judge, issuer=self._issuer, metrics=self._metrics, timeout=settings.serving.timeout,
         )  # fmt: skip
+        await serving.rehearse()
+        self._state.serving = serving
         self._metrics.model_loaded = 1
         self._metrics.load_seconds = time.perf_counter() - start
         # What lives now lives on: the collector need not walk it again during requests.
@@ -109,7 +112,7 @@ class Process:
                   level=logging.WARNING, reason=warmup.failure)  # fmt: skip
         event(logger, "ready", model=settings.model_name, revision=settings.revision, version=file.version,
               cpu_quota=quota, intra_op_threads=threads, workers=workers, row_seconds=warmup.seconds,
-              inline_rows=self._executor.inline_rows, decision_output=judge.output,
+              inline_elements=self._executor.inline_elements, decision_output=judge.output,
               load_seconds=round(self._metrics.load_seconds, 3))  # fmt: skip
 
     async def _watch(self) -> None:
@@ -123,7 +126,8 @@ class Process:
                 self._tally.start_cohort(cohort, int(time.time()))
                 event(logger, "cohort changed", cohort=cohort)
 
-    async def _drain(self) -> None:
+    async def _drain(self) -> bool:
+        """Go out of service step by step; return whether every request was finished."""
         settings = self._settings
         self._state.draining = True
         event(logger, "draining", grace_seconds=settings.drain_seconds, in_flight=self._state.in_flight)
@@ -132,9 +136,10 @@ class Process:
         finished = await self._data.stop(deadline)
         for listener in self._side:
             await listener.stop(asyncio.get_running_loop().time() + 1.0)
+        event(logger, "stopped", finished=finished, cut_off=0 if finished else self._state.in_flight)
         if self._executor is not None and finished:
             self._executor.close()
-        event(logger, "stopped", finished=finished, cut_off=0 if finished else self._state.in_flight)
+        return finished
 
 
 def serve(settings: Settings) -> int:
@@ -154,6 +159,12 @@ def fail(termination_log: Path | None, reason: str, message: str) -> None:
     """Tell people and the operator why the process cannot serve."""
     event(logger, "cannot serve", level=logging.ERROR, reason=reason, error=message)
     termination.write(termination_log, {"reason": reason, "message": message})
+
+
+def leave_at_once() -> NoReturn:
+    """End the process without waiting for threads that load or run a model."""
+    logging.shutdown()
+    os._exit(0)
 
 
 def read_cohort(folder: Path) -> str:

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from time import perf_counter
 
 from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
-from penstock_runtime.server.http import App, bad_request
+from penstock_runtime.server.http import STARTED, App, bad_request
 
 # Longer than any common proxy keeps an idle upstream connection (Envoy: 1 h): the side that sends requests
 # must be the one that closes, or a request can meet a closing connection.
@@ -24,7 +25,12 @@ class ListenError(Exception):
 
 
 class _Protocol(HttpToolsProtocol):
-    """uvicorn's, but bytes that are no HTTP get the protocol's error body."""
+    """uvicorn's, with the time of a request's arrival, and our error body for bytes that are no HTTP."""
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        # Many requests can become readable at once; those that wait their turn have begun all the same.
+        self.scope[STARTED] = perf_counter()  # type: ignore[literal-required]
 
     def send_400_response(self, msg: str) -> None:
         self.transport.write(bad_request(msg))
@@ -86,9 +92,7 @@ def _bind(host: str | None, port: int) -> socket.socket:
     try:
         return _bind_family(family, host, port)
     except OSError as error:
-        reason = (
-            _taken(port) if error.errno == 98 else f"cannot listen on {host} port {port}: {error.strerror}"
-        )
+        reason = _taken(port) if error.errno == 98 else f"cannot listen on {host} port {port}: {error.strerror}"
         raise ListenError(reason) from None
 
 

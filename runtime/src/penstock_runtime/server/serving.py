@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 import orjson
 
-from penstock_runtime.engine.executor import Executor
+from penstock_runtime.engine.executor import Executor, Ran
 from penstock_runtime.engine.session import PLATFORM
-from penstock_runtime.protocol.decode import Decoder
+from penstock_runtime.protocol.decode import Decoder, InferRequest
 from penstock_runtime.protocol.encode import encode_response
 from penstock_runtime.protocol.errors import ProtocolError
 from penstock_runtime.protocol.schema import ModelSchema
+from penstock_runtime.protocol.synthetic import synthetic_request
 from penstock_runtime.server.feedback.ids import Issuer, Prediction
 from penstock_runtime.server.feedback.judge import Judge
 from penstock_runtime.server.http import Header
 from penstock_runtime.server.metrics import Metrics
+
+Answer = tuple[bytes, tuple[Header, ...]]
 
 
 @dataclass(eq=False)
@@ -46,17 +51,33 @@ class Serving:
                 f"model '{self.name}' has no version '{version[:80]}'; it has '{self.version}'", status=404
             )
 
-    async def infer(self, body: bytes) -> tuple[bytes, tuple[Header, ...]]:
+    async def infer(self, body: bytes) -> Answer:
         """Return the response's body and headers; raises ProtocolError."""
         request = self._decoder.decode(body)
+        ran, answer, predictions = await self._answer(request)
+        metrics = self.metrics
+        metrics.inference_seconds.observe(ran.ran)
+        metrics.queue_seconds.observe(ran.queued)
+        metrics.batch_size.observe(request.rows)
+        metrics.count_predictions(predictions)
+        return answer
+
+    async def rehearse(self) -> None:
+        """Go the whole way once with a synthetic request, uncounted, so that the first user need not."""
+        body = synthetic_request(self.schema)
+        if body is not None:
+            with suppress(ProtocolError):
+                await self._answer(self._decoder.decode(body))
+
+    async def _answer(self, request: InferRequest) -> tuple[Ran, Answer, Sequence[Prediction]]:
         wanted = request.outputs
         decided = self.judge.output
         # The decision must be seen even by a request that does not ask for it.
         fetched = wanted if decided is None or decided in wanted else (*wanted, decided)
-        ran = await self.executor.run(fetched, request.inputs, request.rows, self.timeout)
-        predictions: list[Prediction] = []
+        ran = await self.executor.run(fetched, request.inputs, self.timeout)
+        predictions: Sequence[Prediction] = ()
         if decided is not None:
-            predictions = list(self.judge.decide(ran.outputs[fetched.index(decided)], request.rows))
+            predictions = self.judge.decide(ran.outputs[fetched.index(decided)], request.rows)
         datatypes = self._datatypes
         response = encode_response(
             self.name,
@@ -64,10 +85,5 @@ class Serving:
             request.id,
             [(name, datatypes[name], array) for name, array in zip(wanted, ran.outputs, strict=False)],
         )
-        metrics = self.metrics
-        metrics.inference_seconds.observe(ran.ran)
-        metrics.queue_seconds.observe(ran.queued)
-        metrics.batch_size.observe(request.rows)
-        metrics.count_predictions(predictions)
         issued = self.issuer.issue(time.time(), request.rows, predictions)
-        return response, (self.revision_header, (b"penstock-prediction-id", issued))
+        return ran, (response, (self.revision_header, (b"penstock-prediction-id", issued))), predictions

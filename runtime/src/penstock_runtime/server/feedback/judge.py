@@ -40,7 +40,7 @@ class Judge:
 
     def decide(self, output: np.ndarray[Any, Any], rows: int) -> Sequence[Prediction]:
         """Return one decision a row, or nothing where the output does not give one."""
-        if self._spec is None or rows == 0 or output.size % rows:
+        if self._spec is None or rows == 0 or (output.shape[0] if output.ndim else 1) != rows:
             return ()
         kind = output.dtype.kind
         if kind in "biuO":

@@ -25,9 +25,7 @@ class Keys:
         self.current = self._own
         self.previous: bytes | None = None
         if not self.refresh():
-            event(
-                logger, "no feedback key: prediction ids are valid in this process only", folder=str(folder)
-            )
+            event(logger, "no feedback key: prediction ids are valid in this process only", folder=str(folder))
 
     def refresh(self) -> bool:
         """Read the files again; return whether a current key is there. An unreadable file changes nothing."""

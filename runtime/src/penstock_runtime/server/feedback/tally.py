@@ -90,10 +90,7 @@ class Tally:
 
     def lines(self) -> Iterator[str]:
         """Yield the exposition lines."""
-        named = [
-            (f'model="{self._model}",revision="{escape(name)}"', entry)
-            for name, entry in self._revisions.items()
-        ]
+        named = [(f'model="{self._model}",revision="{escape(name)}"', entry) for name, entry in self._revisions.items()]
         yield from family("penstock_feedback_total", "counter", "Labelled predictions by result and cohort")
         for labels, entry in named:
             for cohort, counts in entry.cohorts.items():

@@ -1,0 +1,226 @@
+"""Start and end of a serving process: what stops it from serving, and that it leaves without a failed request."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import socket
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from tests.unit.runtime.conftest import Start
+from tests.unit.runtime.process import SETOSA, ServerProcess, call, iris_request, tensor
+from tests.unit.runtime.test_overload import wait_until
+
+LOAD_FAILURES = [
+    ("corrupt", "ONNX Runtime cannot load model.onnx"),
+    ("zipmap", "export with to_onnx(..., options={id(model): {'zipmap': False}})"),
+    ("missing", "there is no such file or folder"),
+    ("empty", "no .onnx file in"),
+    ("two", "several .onnx files"),
+]
+
+
+@pytest.fixture(scope="module")
+def odd_models(models: Path) -> Path:
+    (models / "empty").mkdir()
+    (models / "two").mkdir()
+    for name in ("a.onnx", "b.onnx"):
+        (models / "two" / name).write_bytes(b"x")
+    return models
+
+
+@pytest.mark.usefixtures("odd_models")
+@pytest.mark.parametrize(("model", "message"), LOAD_FAILURES)
+def test_a_model_that_cannot_be_served_ends_the_process_and_says_why(
+    start_server: Start, tmp_path: Path, model: str, message: str
+) -> None:
+    log = tmp_path / "termination"
+    server = start_server(model, "--termination-log", str(log))
+    assert server.wait_exit() == 1
+    report = json.loads(log.read_bytes())
+    assert report["reason"] == "ModelLoadFailed"
+    assert message in report["message"]
+
+
+@pytest.mark.parametrize(
+    ("env", "message"),
+    [
+        ({"PENSTOCK_SERVING": "{"}, "PENSTOCK_SERVING: "),
+        ({"PENSTOCK_SERVING": '{"maxBodyBytes":"64MB!"}'}, "'64MB!' is no size; write it like 64Mi"),
+        ({"PENSTOCK_SERVING": '{"threads":0}'}, "0 is less than 1"),
+        ({"PENSTOCK_FEEDBACK": '{"window":"soon"}'}, "'soon' is no duration"),
+        ({"PENSTOCK_FEEDBACK": '{"decision":"guess"}'}, "'guess' is not one of argmax, threshold, tolerance"),
+        ({"PENSTOCK_FEEDBACK": '{"output":"score"}'}, "'score' is no output of the model"),
+    ],
+)
+def test_a_wrong_setting_is_named(start_server: Start, tmp_path: Path, env: dict[str, str], message: str) -> None:
+    log = tmp_path / "termination"
+    server = start_server("iris", "--termination-log", str(log), **env)
+    assert server.wait_exit() == 1
+    report = json.loads(log.read_bytes())
+    assert report["reason"] == "InvalidConfiguration"
+    assert message in report["message"]
+
+
+def test_a_taken_port_is_known_before_the_model_is_loaded(start_server: Start, models: Path) -> None:
+    first = start_server("iris").start()
+    second = ServerProcess(
+        "--model-path", str(models / "iris"), "--http-port", str(first.http_port), "--model-name", "m"
+    )
+    assert second.wait_exit() == 1
+    assert second.log[-1]["error"] == f"port {first.http_port} is taken by another process; choose another one"
+
+
+def test_settings_are_logged_at_the_start(start_server: Start) -> None:
+    server = start_server("iris", PENSTOCK_SERVING='{"threads":1}').ready()
+    ready = server.log[-1]
+    assert (ready["intra_op_threads"], ready["model"], ready["revision"]) == (1, "m", "none")
+    assert ready["inline_elements"] >= 4, "a small forest runs on the event loop"
+    assert start_server("slow").ready().log[-1]["inline_elements"] == 0
+
+
+def test_a_request_in_flight_at_the_end_of_the_grace_is_finished(start_server: Start) -> None:
+    server = start_server("slow", "--drain-seconds", "0").ready()
+    with ThreadPoolExecutor(1) as pool:
+        job = pool.submit(server.infer, {"inputs": [tensor("n", "INT64", [1], [3000])]})
+        wait_until(lambda: in_flight(server))
+        server.terminate()
+        reply = job.result()
+    assert reply.status == 200
+    assert reply.headers["connection"] == "close"
+    assert server.wait_exit() == 0
+    assert server.log[-1]["finished"] is True
+
+
+def test_what_does_not_end_in_time_is_cut_off(start_server: Start) -> None:
+    server = start_server("slow", "--drain-seconds", "0", "--shutdown-seconds", "0.5").ready()
+    with socket.create_connection(("127.0.0.1", server.http_port)) as raw:
+        body = json.dumps({"inputs": [tensor("n", "INT64", [1], [2**40])]})
+        raw.sendall(
+            f"POST /v2/models/m/infer HTTP/1.1\r\nhost: x\r\ncontent-length: {len(body)}\r\n\r\n{body}".encode()
+        )
+        wait_until(lambda: in_flight(server))
+        server.terminate()
+        assert server.wait_exit() == 0
+    assert server.log[-1]["finished"] is False
+
+
+def in_flight(server: ServerProcess) -> bool:
+    """Return whether the slow model is at work: then another request has to wait."""
+    connection = http.client.HTTPConnection("127.0.0.1", server.http_port, timeout=0.2)
+    try:
+        connection.request("POST", "/v2/models/m/infer", json.dumps({"inputs": [tensor("n", "INT64", [1], [0])]}))
+        connection.getresponse().read()
+    except TimeoutError:
+        return True
+    finally:
+        connection.close()
+    return False
+
+
+def test_during_the_grace_requests_are_still_answered_and_clients_told_to_leave(start_server: Start) -> None:
+    server = start_server("iris", "--drain-seconds", "30").ready()
+    assert "connection" not in server.infer(iris_request(SETOSA)).headers
+    server.terminate()
+    server.wait_log("draining")
+    assert server.get("/v2/health/ready").status == 503
+    assert server.get("/v2/models/m/ready").json == {"name": "m", "ready": False, "error": "shutting down"}
+    assert server.get("/v2/health/live").status == 200
+    reply = server.infer(iris_request(SETOSA))
+    assert (reply.status, reply.headers["connection"]) == (200, "close")
+
+
+class Balancer:
+    """What Kubernetes does for clients: sends new connections to servers that were ready when last asked."""
+
+    def __init__(self, servers: list[ServerProcess]) -> None:
+        self._servers = servers
+        self.ready = list(servers)
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._probe)
+        self._thread.start()
+
+    def _probe(self) -> None:
+        while not self._stop.wait(0.05):
+            self.ready = [server for server in self.ready if self._is_ready(server)]
+
+    @staticmethod
+    def _is_ready(server: ServerProcess) -> bool:
+        try:
+            return call(server.http_port, "GET", "/v2/health/ready").status == 200
+        except OSError:
+            return False
+
+    def close(self) -> None:
+        self._stop.set()
+        self._thread.join()
+
+
+class Load:
+    """Clients that keep their connections until told to leave, and count every failure."""
+
+    def __init__(self, balancer: Balancer, clients: int) -> None:
+        self._balancer = balancer
+        self._stop = threading.Event()
+        self._body = json.dumps(iris_request(SETOSA))
+        self._threads = [threading.Thread(target=self._run, args=(n,)) for n in range(clients)]
+        self.served = [0] * clients
+        self.failures: list[str] = []
+        for thread in self._threads:
+            thread.start()
+
+    def _run(self, number: int) -> None:
+        connection: http.client.HTTPConnection | None = None
+        while not self._stop.is_set():
+            if connection is None or connection.sock is None:
+                ready = self._balancer.ready
+                port = ready[self.served[number] % len(ready)].http_port
+                connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+                connection.connect()
+            try:
+                connection.request("POST", "/v2/models/m/infer", self._body)
+                response = connection.getresponse()
+                response.read()
+                if response.status != 200:
+                    self.failures.append(str(response.status))
+            except OSError as error:
+                self.failures.append(repr(error))
+                connection.close()
+            self.served[number] += 1
+        if connection is not None:
+            connection.close()
+
+    def close(self) -> None:
+        self._stop.set()
+        for thread in self._threads:
+            thread.join()
+
+
+def test_sigterm_under_load_fails_no_request(start_server: Start) -> None:
+    leaving, staying = start_server("iris", "--drain-seconds", "1").ready(), start_server("iris").ready()
+    balancer = Balancer([leaving, staying])
+    load = Load(balancer, clients=8)
+    try:
+        wait_until(lambda: min(load.served) >= 20)
+        leaving.terminate()
+        assert leaving.wait_exit() == 0
+        after = list(load.served)
+        wait_until(lambda: all(now >= then + 20 for now, then in zip(load.served, after, strict=True)))
+    finally:
+        load.close()
+        balancer.close()
+    assert load.failures == []
+    assert leaving.log[-1] == {**leaving.log[-1], "msg": "stopped", "finished": True}
+
+
+def test_sigterm_before_the_model_is_loaded_ends_at_once(start_server: Start) -> None:
+    server = start_server("iris").start()
+    server.terminate()
+    started = time.monotonic()
+    assert server.wait_exit() == 0
+    assert time.monotonic() - started < 15

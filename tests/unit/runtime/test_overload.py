@@ -1,0 +1,128 @@
+"""Limits: body, queue and time; each refused as the protocol wants, and counted under its own outcome."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from penstock_runtime.server.app import DataApp, State
+from penstock_runtime.server.listener import Listener
+from penstock_runtime.server.metrics import Metrics
+from tests.unit.runtime.conftest import Start
+from tests.unit.runtime.process import (
+    SETOSA,
+    Reply,
+    ServerProcess,
+    call,
+    iris_request,
+    tensor,
+)
+from tests.unit.runtime.scrape import requests_by_outcome, sample
+
+PATH = "/v2/models/m/infer"
+
+
+def slow_request(loops: int) -> dict[str, object]:
+    return {"inputs": [tensor("n", "INT64", [1], [loops])]}
+
+
+FOREVER = slow_request(2**40)
+
+
+def wait_until(condition: object, seconds: float = 20.0) -> None:
+    end = time.monotonic() + seconds
+    while not condition():  # type: ignore[operator]
+        assert time.monotonic() < end, "the condition did not come true"
+        time.sleep(0.01)
+
+
+def test_a_body_beyond_the_limit_is_refused_by_its_length_and_by_its_bytes(start_server: Start) -> None:
+    server = start_server("iris", PENSTOCK_SERVING='{"maxBodyBytes":"1Ki"}').ready()
+    by_length = call(server.http_port, "POST", PATH, b" " * 1025)
+    assert (by_length.status, by_length.json) == (413, {"error": "the body is larger than 1024 bytes"})
+    with socket.create_connection(("127.0.0.1", server.http_port)) as raw:
+        raw.settimeout(10)
+        head = f"POST {PATH} HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n".encode()
+        raw.sendall(head + b"401\r\n" + b" " * 1025 + b"\r\n")
+        assert raw.recv(4096).startswith(b"HTTP/1.1 413 ")
+    assert requests_by_outcome(server)["client_error"] == 2
+
+
+def test_a_large_declared_body_is_refused_before_it_is_sent(iris: ServerProcess) -> None:
+    with socket.create_connection(("127.0.0.1", iris.http_port)) as raw:
+        raw.settimeout(10)
+        raw.sendall(f"POST {PATH} HTTP/1.1\r\nhost: x\r\ncontent-length: {2**40}\r\n\r\n".encode())
+        assert raw.recv(4096).startswith(b"HTTP/1.1 413 ")
+
+
+def test_time_is_up_with_504_and_the_model_is_free_again(start_server: Start) -> None:
+    server = start_server("slow", PENSTOCK_SERVING='{"timeout":"300ms","threads":1}').ready()
+    assert sample(server, "penstock_inference_duration_seconds_count") == 0
+    reply = server.infer(FOREVER)
+    assert (reply.status, reply.json) == (504, {"error": "no answer within 0.3 s"})
+    wait_until(lambda: server.infer(slow_request(1)).status == 200)
+    outcomes = requests_by_outcome(server)
+    assert outcomes["timeout"] >= 1
+    assert outcomes["ok"] == 1
+    assert sample(server, "penstock_request_duration_seconds_count") == 1
+
+
+def test_a_full_queue_is_refused_with_429_and_when_to_come_back(start_server: Start) -> None:
+    serving = json.dumps({"maxQueue": 1, "threads": 64, "timeout": "2s"})  # 64 threads: one run at a time
+    server = start_server("slow", PENSTOCK_SERVING=serving).ready()
+    with ThreadPoolExecutor(2) as pool:
+        waiting = [pool.submit(server.infer, FOREVER) for _ in range(2)]
+        replies = []
+        wait_until(lambda: replies.append(server.infer(slow_request(1))) or replies[-1].status == 429)
+        assert replies[-1].headers["retry-after"] == "1"
+        assert list(replies[-1].json) == ["error"]
+        assert server.get("/v2/health/ready").status == 200
+        assert [job.result().status for job in waiting] == [504, 504]
+    outcomes = requests_by_outcome(server)
+    assert outcomes["rejected"] >= 1
+    assert outcomes["timeout"] >= 2
+
+
+async def test_before_the_model_is_loaded_requests_get_503() -> None:
+    metrics = Metrics("m", "r")
+    listener = Listener(DataApp(State("m"), metrics, 1024), "127.0.0.1", 0)
+    await listener.start()
+
+    async def ask(method: str, path: str, body: object = None) -> Reply:
+        return await asyncio.to_thread(call, listener.port, method, path, body)
+
+    assert (await ask("GET", "/v2/health/live")).status == 200
+    for path in ("/v2/health/ready", "/v2/models/m", "/v2/models/m/ready"):
+        reply = await ask("GET", path)
+        assert (reply.status, reply.json["error"]) == (503, "the model is not loaded yet")
+    reply = await ask("POST", PATH, iris_request(SETOSA))
+    assert (reply.status, reply.headers["retry-after"]) == (503, "1")
+    assert await listener.stop(asyncio.get_running_loop().time() + 5)
+    assert metrics.requests == {
+        "ok": 0, "client_error": 0, "server_error": 0, "rejected": 1, "timeout": 0,
+    }  # fmt: skip
+
+
+def test_a_client_that_leaves_mid_body_is_a_client_error(start_server: Start) -> None:
+    server = start_server("iris").ready()
+    with socket.create_connection(("127.0.0.1", server.http_port)) as raw:
+        raw.sendall(f"POST {PATH} HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\n{{".encode())
+    wait_until(lambda: requests_by_outcome(server)["client_error"] == 1)
+
+
+@pytest.mark.parametrize("connections", [50])
+def test_concurrent_requests_get_their_own_answers(iris: ServerProcess, connections: int) -> None:
+    barrier = threading.Barrier(connections)
+
+    def ask(number: int) -> bool:
+        barrier.wait()
+        return iris.infer(iris_request(SETOSA, id=str(number))).json["id"] == str(number)
+
+    with ThreadPoolExecutor(connections) as pool:
+        assert all(pool.map(ask, range(connections)))
