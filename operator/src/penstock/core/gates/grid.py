@@ -11,6 +11,7 @@ from penstock.core.gates.plan import GROWTH, Plan
 
 GRID = tuple(round(0.001 * GROWTH**k, 9) for k in range(97))
 INFINITE = len(GRID)
+FLOOR = -1
 HISTORY_NEEDED = 200
 _LEVELS = (0.5, 0.9, 0.99)
 _INFORMATIVE = 0.15
@@ -18,7 +19,11 @@ _INFORMATIVE = 0.15
 
 @dataclass(frozen=True, slots=True)
 class Bound:
-    """A bound b_i of stable's latency: its place on the grid, the quantile it stands for, whether PASS needs it."""
+    """A bound b_i of stable's latency: its place on the grid, the quantile it stands for, whether PASS needs it.
+
+    The FLOOR stands for "below the grid": latencies under 1 ms count as 1 ms. All of stable is above it, and the
+    canary passes there by staying at 1 ms.
+    """
 
     k: int
     level: float
@@ -27,7 +32,7 @@ class Bound:
     @property
     def seconds(self) -> float:
         """The bound in seconds."""
-        return GRID[self.k]
+        return GRID[max(self.k, 0)]
 
 
 @lru_cache(maxsize=1024)
@@ -55,11 +60,13 @@ def fixed_bounds(plan: Plan) -> tuple[Bound, ...]:
 
 
 def choose_bounds(plan: Plan, buckets: Mapping[int, int]) -> tuple[Bound, ...]:
-    """Bounds from a cumulative histogram of stable: near its p50, p90 and p99.
+    """Bounds from a cumulative histogram of stable: near its p50, p90 and p99. Empty with fewer than 200 requests.
 
     Nearest is meant on the share of slower requests, which must not be nil: a bound nobody exceeds can prove
-    nothing. Where latency is so narrow that one bucket holds most of it, no bound splits it evenly; then the
-    next bound above joins, which cannot PASS but sees a slow-down at once. Empty with fewer than 200 requests.
+    nothing. Among bounds that split alike, the one next to the bulk of requests sees it move. A bound that hardly
+    anybody exceeds would take days to pass, so it only helps to FAIL. Where latency is so narrow that one bucket
+    holds most of it, no bound splits it evenly: then the next one above joins, which sees a slow-down at once.
+    Where most requests are faster than the grid begins, the FLOOR takes the place of the median.
     """
     total = buckets.get(INFINITE, 0)
     top = _highest(plan)
@@ -67,12 +74,14 @@ def choose_bounds(plan: Plan, buckets: Mapping[int, int]) -> tuple[Bound, ...]:
         return ()
     slower = [1 - buckets[k] / total for k in range(top + 1)]
     candidates = [k for k in range(top + 1) if slower[k] > 0] or [0]
-    chosen: dict[int, Bound] = {}
+    floored = slower[0] < _INFORMATIVE
+    chosen = {FLOOR: Bound(FLOOR, _LEVELS[0])} if floored else {}
     for level in _LEVELS:
-        k = min(candidates, key=lambda k: abs(log(max(slower[k], 1e-9)) - log(1 - level)))
-        chosen.setdefault(k, Bound(k, level))
+        k = min(candidates, key=lambda k: (_misfit(slower[k], level), k if slower[k] < 0.5 else -k))
+        needed = slower[k] >= (1 - level) / 3 or not chosen
+        chosen.setdefault(k, Bound(k, level, needed))
     middle = next(iter(chosen))
-    if slower[middle] > 1 - _INFORMATIVE:
+    if not floored and slower[middle] > 1 - _INFORMATIVE:
         above = next((k for k in range(middle + 1, top + 1) if slower[k] < _INFORMATIVE), None)
         if above is not None:
             chosen.setdefault(above, Bound(above, _LEVELS[0], needed=False))
@@ -83,8 +92,12 @@ def watched(plan: Plan, bounds: tuple[Bound, ...]) -> tuple[int, ...]:
     """Grid indices whose buckets must be read for these bounds, ascending, INFINITE last; () without bounds."""
     if not bounds or not plan.latency:
         return ()
-    ks = {b.k + s for b in bounds for c in plan.latency for s in (0, c.fail_steps, c.pass_steps)}
-    return (*sorted(ks), INFINITE)
+    ks = {b.k + s for b in bounds if b.k != FLOOR for c in plan.latency for s in (0, c.fail_steps, c.pass_steps)}
+    return (*sorted(ks | {0}), INFINITE)
+
+
+def _misfit(slower: float, level: float) -> float:
+    return abs(log(max(slower, 1e-9)) - log(1 - level))
 
 
 def _highest(plan: Plan) -> int:

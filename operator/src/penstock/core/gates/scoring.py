@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from math import exp, log
 
-from penstock.core.gates.grid import Bound
+from penstock.core.gates.grid import FLOOR, Bound
 from penstock.core.gates.latency import LatencyBlock, LatencyShift, LatencyState
 from penstock.core.gates.plan import Comparison, Plan
 from penstock.core.gates.record import Evidence, Failure, GateRecord, Lane, Tally
@@ -131,13 +131,16 @@ def _score_latency(
 def _latency_block(
     comparison: Comparison, lane: Lane, bounds: tuple[Bound, ...], watch: tuple[int, ...]
 ) -> LatencyBlock:
-    def above(tally: Tally, k: int) -> int:
-        return max(0, tally.buckets[-1] - tally.buckets[watch.index(k)])
+    def above(tally: Tally, bound: Bound, steps: int) -> int:
+        n = tally.buckets[-1]
+        if bound.k == FLOOR:
+            return n if steps < comparison.pass_steps else max(0, n - tally.buckets[watch.index(0)])
+        return max(0, n - tally.buckets[watch.index(bound.k + steps)])
 
     return LatencyBlock(
         lane.canary.buckets[-1],
         lane.stable.buckets[-1],
-        tuple(above(lane.stable, b.k) for b in bounds),
-        tuple(above(lane.canary, b.k + comparison.fail_steps) for b in bounds),
-        tuple(above(lane.canary, b.k + comparison.pass_steps) for b in bounds),
+        tuple(above(lane.stable, b, 0) for b in bounds),
+        tuple(above(lane.canary, b, comparison.fail_steps) for b in bounds),
+        tuple(above(lane.canary, b, comparison.pass_steps) for b in bounds),
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from math import exp
 
-from penstock.core.gates.grid import GRID, Bound
+from penstock.core.gates.grid import FLOOR, GRID, Bound
 from penstock.core.gates.outlook import accusing_bound, canary_trials_to_pass, lagging_bound, rate
 from penstock.core.gates.plan import GROWTH, Comparison, Plan
 from penstock.core.gates.record import Evidence, GateRecord
@@ -123,6 +123,9 @@ def _rates(comparison: Comparison, record: GateRecord, bounds: tuple[Bound, ...]
     stable, slow_fail, slow_pass = record.slow[i]
     slow, steps = (slow_fail, comparison.fail_steps) if failing else (slow_pass, comparison.pass_steps)
     bound = bounds[i]
+    if bound.k == FLOOR:
+        slowest = f"{percent(slow / n_c)} of canary's requests take over {_ms(GRID[0])}"
+        return f"{slowest}, most of stable's are faster than that ({counts})"
     return (
         f"{percent(slow / n_c)} of canary's requests take over {_ms(GRID[bound.k + steps])}, "
         f"{percent(stable / n_s)} of stable's over {_ms(bound.seconds)} ({counts})"
