@@ -44,3 +44,32 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{ .repository }}:{{ .tag }}
 {{- end -}}
 {{- end -}}
+
+{{- define "penstock.containerSecurity" -}}
+allowPrivilegeEscalation: false
+readOnlyRootFilesystem: true
+runAsNonRoot: true
+capabilities: {drop: [ALL]}
+seccompProfile: {type: RuntimeDefault}
+{{- end -}}
+
+{{/* Where samples are read, and how to log in there. */}}
+{{- define "penstock.prometheus" -}}
+{{- $prometheus := .Values.prometheus -}}
+{{- $auth := $prometheus.auth -}}
+{{- if and (not $auth.secretName) (or $auth.tokenKey $auth.passwordKey $auth.caKey) -}}
+{{- fail "prometheus.auth: name the Secret that holds these keys in prometheus.auth.secretName" -}}
+{{- end -}}
+{{- $matchers := list -}}
+{{- range $name, $value := $prometheus.matchers -}}
+{{- $matchers = append $matchers (printf "%s=%s" $name $value) -}}
+{{- end -}}
+- {name: PENSTOCK_PROMETHEUS_URL, value: {{ $prometheus.url | quote }}}
+- {name: PENSTOCK_PROMETHEUS_MATCHERS, value: {{ join "," $matchers | quote }}}
+- {name: PENSTOCK_PROMETHEUS_USERNAME, value: {{ $auth.username | quote }}}
+{{- range $variable, $key := dict "TOKEN" $auth.tokenKey "PASSWORD" $auth.passwordKey "CA" $auth.caKey }}
+{{- if $key }}
+- {name: PENSTOCK_PROMETHEUS_{{ $variable }}_FILE, value: {{ printf "/etc/penstock/prometheus/%s" $key | quote }}}
+{{- end }}
+{{- end }}
+{{- end -}}

@@ -21,8 +21,9 @@
 - apiGroups: [gateway.networking.k8s.io]
   resources: [httproutes]
   verbs: [get, list, watch, create, patch, delete]
-# The key that signs prediction ids, Secret <model>-feedback-key. RBAC cannot restrict `create` by name, and the names
-# are those of models, not known here. Without `list` and `watch` it cannot look around: it can only ask for a name.
+# The key that signs prediction ids, Secret <model>-feedback-key; and, of a Secret that a spec names as credentials, whether
+# its owner offers it (a label). RBAC cannot restrict `create` by name, and the names are not known here. Without `list`
+# and `watch` it cannot look around: it can only ask for a name.
 - apiGroups: [""]
   resources: [secrets]
   verbs: [get, create, patch]

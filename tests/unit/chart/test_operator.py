@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
+import re
 from typing import Any
 
 import pytest
 
+from penstock.shell.settings import load
 from tests.unit.chart.rendering import ChartRefused, Render
 
 
@@ -33,6 +36,42 @@ def test_values_reach_the_environment(render: Render) -> None:
     assert env["PENSTOCK_SCRAPE_INTERVAL"] == "5"
     assert env["PENSTOCK_LOG_FORMAT"] == "text"
     assert env["HTTPS_PROXY"] == "http://proxy:3128"
+
+
+def test_the_operators_own_settings_take_what_the_chart_gives(render: Render) -> None:
+    env = render(
+        prometheus={
+            "url": "https://prometheus.monitoring:9090",
+            "matchers": {"cluster": "eu1", "tenant": "a"},
+            "auth": {"secretName": "prometheus", "username": "penstock", "passwordKey": "password", "caKey": "ca.crt"},
+        },
+        watchNamespaces=["ml"],
+        scrapeInterval=5,
+    ).env()
+
+    settings = load({name: value for name, value in env.items() if isinstance(value, str)})
+
+    assert settings.prometheus_matchers == {"cluster": "eu1", "tenant": "a"}
+    assert str(settings.prometheus_ca_file) == "/etc/penstock/prometheus/ca.crt"
+    assert str(settings.prometheus_password_file) == "/etc/penstock/prometheus/password"
+    assert settings.prometheus_token_file is None
+    assert settings.namespaces == ("ml",)
+    assert settings.scrape_seconds == 5
+    assert {name for name in env if name.startswith("PENSTOCK_")} <= known_variables()
+
+
+def known_variables() -> set[str]:
+    """The variables that the operator reads."""
+    return {f"PENSTOCK_{name}" for name in re.findall(r'(?:get|require)\("([A-Z_]+)"', inspect.getsource(load))}
+
+
+def test_prometheus_credentials_are_mounted(render: Render) -> None:
+    pod = render(prometheus={"auth": {"secretName": "prometheus", "tokenKey": "token"}}).pod()
+
+    assert {"name": "prometheus", "secret": {"secretName": "prometheus"}} in pod["volumes"]
+    mounts = {m["name"]: m for m in pod["containers"][0]["volumeMounts"]}
+    assert mounts["prometheus"] == {"name": "prometheus", "mountPath": "/etc/penstock/prometheus", "readOnly": True}
+    assert "prometheus" not in {v["name"] for v in render().pod()["volumes"]}
 
 
 def test_every_container_is_locked_down(render: Render) -> None:
@@ -117,6 +156,7 @@ def test_models_are_monitored_in_the_watched_namespaces_only(render: Render) -> 
         ({"prometheus": {"url": "http://user:secret@prometheus:9090"}}, "url"),
         ({"watchNamespaces": "ml"}, "watchNamespaces"),
         ({"image": {"operator": {"tag": ""}}}, "tag"),
+        ({"prometheus": {"auth": {"tokenKey": "token"}}}, "prometheus.auth.secretName"),
         ({"serviceAccount": {"create": False}}, "serviceAccount.name is needed"),
     ],
 )

@@ -83,7 +83,10 @@ def test_leases_are_touched_in_the_own_namespace_only(render: Render) -> None:
     assert "coordination.k8s.io/leases" not in rights(rendered.all("ClusterRole"))
     leader = rendered.one("Role", "penstock-leader")
     assert leader["metadata"]["namespace"] == "penstock-system"
-    assert rights([leader]).keys() == {"coordination.k8s.io/leases"}
+    create, hold = leader["rules"]
+    assert (create["resources"], create["verbs"]) == (["leases"], ["create"])
+    assert (hold["resources"], hold["resourceNames"], hold["verbs"]) == (["leases"], ["penstock"], ["get", "update"])
+    assert rendered.env()["PENSTOCK_LEASE_NAME"] == "penstock"
 
 
 def test_namespaced_mode_has_no_rights_elsewhere(render: Render) -> None:
