@@ -115,7 +115,7 @@ class Scenario:
         self.random = random.Random(self.seed)
         self.counters: dict[tuple[str, str, str, tuple[tuple[str, str], ...]], int] = {}
         self.served: dict[str, int] = {}
-        self.weights_seen: list[int] = []
+        self._told = 0
         self.kubelet_works = True
         self.gateway_works = True
         self.cluster.put(RUNTIME)
@@ -151,6 +151,21 @@ class Scenario:
         """The status as the cluster holds it."""
         return Status.from_wire((self.cluster.peek(REF) or {}).get("status"))
 
+    @property
+    def weights_seen(self) -> list[int]:
+        """Every weight that was ever written to the status, repeats left out."""
+        seen: list[int] = []
+        for write in self.cluster.writes[self._told :]:
+            traffic = ((write.obj or {}).get("status") or {}).get("traffic") if write.ref == REF else None
+            weight = (traffic or {}).get("appliedWeight")
+            if weight is not None and (not seen or seen[-1] != weight):
+                seen.append(weight)
+        return seen
+
+    def forget_weights(self) -> None:
+        """Count weights from now on."""
+        self._told = len(self.cluster.writes)
+
     # --- time ----------------------------------------------------------------------------------------
 
     def reconcile(self, times: int = 1) -> float | None:
@@ -161,9 +176,6 @@ class Scenario:
                 due = asyncio.run(self.reconciler.reconcile(KEY))
             except Conflict:
                 due = self.clock.now()
-            weight = self.status.traffic.applied_weight if self.status.traffic else None
-            if weight is not None and (not self.weights_seen or self.weights_seen[-1] != weight):
-                self.weights_seen.append(weight)
         return due
 
     def tick(self, seconds: float = 5.0) -> None:

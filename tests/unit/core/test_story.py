@@ -40,7 +40,7 @@ def test_a_first_deployment_becomes_healthy_and_gets_all_traffic() -> None:
 
 def test_a_good_model_goes_through_every_step_and_is_promoted() -> None:
     scenario = deployed(Scenario())
-    scenario.weights_seen.clear()
+    scenario.forget_weights()
     scenario.apply(spec(V2))
     status = scenario.run_until(served_by(V2))
     assert scenario.weights_seen == [0, 5, 25, 50, 100, 0]
@@ -85,7 +85,7 @@ def test_going_back_to_a_recent_revision_waits_for_no_gate() -> None:
     scenario = deployed(Scenario())
     scenario.apply(spec(V2))
     scenario.run_until(served_by(V2))
-    scenario.weights_seen.clear()
+    scenario.forget_weights()
     scenario.apply(spec(V1))
     before = scenario.clock.now()
     scenario.run_until(served_by(V1))

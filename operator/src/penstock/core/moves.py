@@ -89,7 +89,7 @@ def start(world: World) -> Move:
         uri=world.spec.model.uri,
         digest=known.digest if known else None,
     )
-    reverting = not is_first(world) and was_healthy_lately(world.spec, world, wanted.revision)
+    reverting = not is_first(world) and was_healthy_lately(world, wanted.revision)
     rollout = RolloutStatus(
         id=names.rollout_id(wanted.revision, world.owner.uid, attempt),
         attempt=attempt,

@@ -40,11 +40,11 @@ def favoured(world: World) -> str | None:
 
 
 def is_possible(world: World) -> bool:
-    """Records and route tell one story."""
-    stable, route = candidate(world), favoured(world)
-    if stable is not None:
-        return route in (None, stable.name) or world.traffic.weights.get(stable.name, 0) > 0
-    return route is None or len(world.revisions) == 1
+    """Records and route tell one story: the one last promoted gets requests, or there is no route to ask."""
+    stable, weights = candidate(world), world.traffic.weights
+    if stable is None:
+        return not any(weights.values()) and any(r.outcome for r in world.revisions.values())
+    return not weights or weights.get(stable.name, 0) > 0
 
 
 def recover(world: World) -> Move:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from penstock.api.modeldeployment import Spec
 from penstock.api.rollout import OnSchemaChange
 from penstock.api.status import Outcome, RolloutStatus, Stage, Verdict
 from penstock.core.schema import Compatibility
@@ -35,8 +34,11 @@ def is_first(world: World) -> bool:
 
 
 def status_was_lost(world: World) -> bool:
-    """The status is empty though revisions exist."""
-    return world.status.seq is None and bool(world.revisions)
+    """The status knows nothing though revisions exist: more than a first deployment that was cut short."""
+    status = world.status
+    if status.stable or status.canary or status.history or status.rejected:
+        return False
+    return len(world.revisions) > 1 or any(r.outcome for r in world.revisions.values())
 
 
 def names_are_taken(world: World) -> bool:
@@ -175,14 +177,14 @@ def skips_the_steps(world: World) -> bool:
     return is_first(world) or bool(rollout_of(world).reverting) or not strategy(world).steps
 
 
-def was_healthy_lately(spec: Spec, world: World, revision: str) -> bool:
+def was_healthy_lately(world: World, revision: str) -> bool:
     """The revision was stable within `rollbackWindow`."""
     replaced_at = world.now
     for entry in world.status.history:
         if entry.outcome != Outcome.PROMOTED or entry.at is None:
             continue
         if entry.revision == revision:
-            return world.now - replaced_at <= spec.rollout.rollback_window.seconds()
+            return world.now - replaced_at <= world.spec.rollout.rollback_window.seconds()
         replaced_at = entry.at.unix()
     return False
 
@@ -250,7 +252,14 @@ def asks_for_something_new(world: World) -> bool:
     hash_ = wanted(world)
     if hash_ is None or (world.status.stable and world.status.stable.spec_hash == hash_):
         return False
-    return not is_rejected(world) and not is_suspended(world) and not strategy(world).problem
+    return not is_rejected(world) and not is_suspended(world) and steps_can_be_made(world)
+
+
+def steps_can_be_made(world: World) -> bool:
+    """The router can make every weight asked for, or no weight is needed this time."""
+    if is_first(world) or not strategy(world).problem:
+        return True
+    return was_healthy_lately(world, world.resolution.revision)
 
 
 def is_rejected(world: World) -> bool:

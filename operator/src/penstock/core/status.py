@@ -185,7 +185,7 @@ def _tell(world: World, status: Status) -> _Story:
             f"{_impact(status)} {world.conflict} exists and belongs to somebody else, so nothing is touched. "
             "Rename this ModelDeployment or delete that object.", stalled=True,
         )  # fmt: skip
-    if s.status_was_lost(world) and status.seq is None:
+    if s.status_was_lost(world):
         route = recovery.favoured(world)
         return _Story(
             Phase.DEGRADED, Reason.RECOVERY_AMBIGUOUS,

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from hashlib import sha256
 from itertools import groupby
+from math import inf, nextafter
 
 from penstock.core.gates.frames import Frame, Step, advance, histogram, read
 from penstock.core.gates.grid import choose_bounds, fixed_bounds, watched
@@ -42,7 +43,7 @@ def adopt(plan: Plan, evidence: Evidence) -> Evidence:
     if set(needed) <= set(evidence.watch):
         return evidence
     cursors = {p: replace(c, buckets=None) for p, c in evidence.cursors.items()}
-    barrier = None if evidence.newest is None else evidence.newest + 1e-3
+    barrier = None if evidence.newest is None else nextafter(evidence.newest, inf)
     return replace(evidence, watch=needed, cursors=cursors, traffic=Lane(), barrier=barrier)
 
 
@@ -168,7 +169,9 @@ class _Fold:
         if not bounds:
             return
         self._score_requests(self.traffic.cut())
-        self.evidence = replace(self.evidence, bounds=bounds, watch=watched(self.plan, bounds), barrier=frame.at)
+        self.evidence = replace(
+            self.evidence, bounds=bounds, watch=watched(self.plan, bounds), barrier=nextafter(frame.at, inf)
+        )
 
     def _learn_history(self, frame: Frame, step: Step) -> None:
         """Stable's totals before the rollout, as far as its pods remember them, sharpen PASS."""
