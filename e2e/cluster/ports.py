@@ -9,7 +9,7 @@ import socket
 from e2e.cluster.console import Problem
 from e2e.cluster.places import cluster_name, foreign, state
 
-NAMES = ("gateway", "prometheus")
+NAMES = ("gateway", "prometheus", "feedback")
 
 
 def ports() -> dict[str, int]:
