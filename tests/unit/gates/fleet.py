@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import random
+from bisect import bisect_right
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from math import inf
 
 from penstock.core.gates.evidence import FEEDBACK, LATENCY, REQUESTS, Comparison, Plan, PodFact, Series
 from penstock.core.gates.grid import GRID
 
+BOUNDS = (*GRID, inf)
 OUTCOMES = ("ok", "client_error", "server_error", "rejected", "timeout")
 START = 1_000_000.0
 ACCURACY = Comparison("accuracy", "accuracy", 0.02)
@@ -47,9 +50,8 @@ class Pod:
     def restart(self) -> None:
         """Counters begin anew."""
         self.counts = {(REQUESTS, self.revision, (("outcome", o),)): 0 for o in OUTCOMES}
-        for bound in (*GRID, float("inf")):
-            le = "+Inf" if bound == float("inf") else repr(bound)
-            self.counts[LATENCY, self.revision, (("le", le),)] = 0
+        self.buckets = [(LATENCY, self.revision, (("le", le),)) for le in (*map(repr, GRID), "+Inf")]
+        self.counts.update(dict.fromkeys(self.buckets, 0))
         for result in ("correct", "incorrect"):
             self.counts[FEEDBACK, self.revision, (("cohort", "none"), ("result", result))] = 0
 
@@ -58,10 +60,9 @@ class Pod:
         self.counts[REQUESTS, self.revision, (("outcome", "ok"),)] += n - bad
         self.counts[REQUESTS, self.revision, (("outcome", outcome),)] += bad
         took = list(seconds)
-        took += [0.002] * (n - bad - len(took))
-        for bound in (*GRID, float("inf")):
-            le = "+Inf" if bound == float("inf") else repr(bound)
-            self.counts[LATENCY, self.revision, (("le", le),)] += sum(s <= bound for s in took)
+        took = sorted(took + [0.002] * (n - bad - len(took)))
+        for bound, key in zip(BOUNDS, self.buckets, strict=True):
+            self.counts[key] += bisect_right(took, bound)
 
     def label(self, revision: str, right: int, wrong: int, cohort: str = "run") -> None:
         """Count labels that arrived at this pod for answers of a revision."""

@@ -1,0 +1,362 @@
+"""Which scrapes go into a block and when it closes: cold starts, missed scrapes, changed weights, lost pods."""
+
+from __future__ import annotations
+
+import pytest
+
+from penstock.core.gates.evidence import (
+    Evidence,
+    Plan,
+    dump,
+    load,
+    mark_weight,
+    observed_share,
+    oldest_cursor,
+    start,
+    update,
+    wanted_buckets,
+)
+from penstock.core.gates.record import GateRecord
+from tests.unit.gates.fleet import ACCURACY, ERRORS, LATENCY_GATE, START, Fleet, plan
+
+
+class Story:
+    """A fleet under a plan, looked at after each scrape."""
+
+    def __init__(self, chosen: Plan, scrape: float = 15.0) -> None:
+        self.plan = chosen
+        self.fleet = Fleet()
+        self.evidence = start(chosen)
+        self.at = START
+        self.every = scrape
+        self.seen = START - 3600.0
+
+    def tick(self, times: int = 1, skip: tuple[str, ...] = (), **bad: int) -> Evidence:
+        """One scrape interval: each pod serves 10 requests (`bad` of them, by pod with _ for -), then is scraped."""
+        for _ in range(times):
+            self.at += self.every
+            for pod in self.fleet.pods.values():
+                pod.serve(10, bad=bad.get(pod.name.replace("-", "_"), 0))
+                if pod.name not in skip:
+                    pod.scrape(self.at)
+            self.look()
+        return self.evidence
+
+    def look(self) -> Evidence:
+        series = self.fleet.series(self.seen, self.at)
+        self.evidence = update(self.plan, self.evidence, series, self.fleet.facts(), self.at)
+        return self.evidence
+
+    def errors(self) -> GateRecord:
+        return next(g for g in self.evidence.gates if g.name == "errors")
+
+
+def story(stable: int = 2, canary: int = 1, **settings: object) -> Story:
+    told = Story(plan(ERRORS, **{"block_seconds": 60.0, **settings}))
+    for i in range(stable):
+        told.fleet.add(f"s-{i}", "s1").serve(1000, bad=2)
+    for i in range(canary):
+        told.fleet.add(f"c-{i}", "c1", START - 1, ready=1.0)
+    told.fleet.scrape(START)
+    told.look()
+    return told
+
+
+def counts(record: GateRecord) -> tuple[int, int, int, int]:
+    return record.canary_n, record.canary_bad, record.stable_n, record.stable_bad
+
+
+def test_a_block_closes_at_a_scrape_once_it_is_long_enough() -> None:
+    told = story()
+    told.tick(3, c_0=1)
+    assert told.errors().blocks == 0
+    told.tick(c_0=1)
+    assert told.errors().blocks == 1
+    assert counts(told.errors()) == (40, 4, 80, 0)
+    told.tick(4)
+    assert counts(told.errors()) == (80, 4, 160, 0)
+
+
+def test_scrapes_at_different_times_give_windows_of_one_length() -> None:
+    told = story(block_seconds=15.0)
+    fleet = told.fleet
+    for i in range(1, 9):
+        for offset, name in ((15 * i + 3, "s-0"), (15 * i + 7, "s-1"), (15 * i + 11, "c-0")):
+            fleet.pods[name].serve(10)
+            fleet.pods[name].scrape(START + offset)
+    told.at = START + 200
+    told.look()
+    assert told.errors().blocks == 8
+    assert counts(told.errors()) == (80, 0, 160, 0)
+
+
+def test_a_missed_scrape_makes_a_longer_block() -> None:
+    told = story()
+    told.tick(3)
+    told.tick(2, skip=("s-1",))
+    assert told.errors().blocks == 0
+    told.tick()
+    assert told.errors().blocks == 1
+    assert counts(told.errors()) == (60, 0, 120, 0)
+
+
+def test_a_pod_silent_for_long_is_no_longer_waited_for() -> None:
+    told = story()
+    told.tick(2)
+    told.tick(11, skip=("s-1",))
+    assert told.errors().blocks == 1
+    assert counts(told.errors()) == (130, 0, 150, 0)
+    told.tick(8)
+    assert told.errors().blocks >= 2
+
+
+def test_the_only_canary_pod_is_waited_for() -> None:
+    """Stable's requests of a time without canary samples are compared with the canary's of the same time."""
+    told = story()
+    told.tick(2)
+    told.tick(40, skip=("c-0",))
+    assert told.errors().blocks == 0
+    told.tick()
+    assert counts(told.errors()) == (430, 0, 860, 0)
+
+
+def test_an_outage_of_the_source_is_bridged() -> None:
+    told = story()
+    told.tick(2)
+    told.at += 3600
+    told.tick()
+    assert counts(told.errors()) == (30, 0, 60, 0)
+
+
+def test_no_requests_to_the_canary_keep_the_block_open() -> None:
+    told = story()
+    for i in range(1, 9):
+        told.fleet.pods["s-0"].serve(10)
+        told.fleet.scrape(START + 15 * i)
+    told.at = START + 120
+    told.look()
+    assert told.errors().blocks == 0
+    told.tick()
+    assert counts(told.errors())[0] == 10
+
+
+def test_cold_canary_requests_count_for_neither_arm() -> None:
+    """Warm at the 10th scrape (100 requests); the block of 4 scrapes after it is the first."""
+    told = story(cold_start_requests=100, cold_start_seconds=60.0)
+    told.tick(10, c_0=10)
+    assert told.errors().blocks == 0
+    told.tick(4, c_0=1)
+    assert counts(told.errors()) == (40, 4, 80, 0)
+
+
+def test_a_pod_counts_only_after_its_time_of_readiness() -> None:
+    told = story(canary=0, cold_start_requests=0, cold_start_seconds=60.0, block_seconds=15.0)
+    told.fleet.add("c-0", "c1", START, ready=40.0)
+    told.tick(6)
+    assert told.errors().blocks == 0
+    assert not told.evidence.cursors["c-0"].warm
+    told.tick(2)
+    assert told.evidence.cursors["c-0"].warm
+    assert counts(told.errors()) == (10, 0, 20, 0)
+
+
+def test_at_low_traffic_five_minutes_of_readiness_are_enough() -> None:
+    told = story(canary=0, cold_start_requests=10_000, cold_start_seconds=60.0, block_seconds=15.0)
+    told.fleet.add("c-0", "c1", START, ready=0.0)
+    told.tick(19)
+    assert told.errors().blocks == 0
+    told.tick(2)
+    assert told.errors().blocks == 1
+
+
+def test_a_pod_that_is_not_ready_stays_cold() -> None:
+    told = story(canary=0, cold_start_requests=10, cold_start_seconds=10.0, block_seconds=15.0)
+    told.fleet.add("c-0", "c1", START, ready=None)
+    told.tick(40)
+    assert told.errors().blocks == 0
+
+
+def test_further_canary_pods_warm_up_beside_the_measured_ones() -> None:
+    told = story(cold_start_requests=100, cold_start_seconds=0.0)
+    told.tick(14)
+    before = counts(told.errors())
+    told.fleet.add("c-1", "c1", told.at + 1, ready=0.0)
+    told.tick(8, c_1=10)
+    canary, canary_bad, stable, _ = counts(told.errors())
+    assert (canary - before[0], canary_bad, stable - before[2]) == (80, 0, 160)
+    told.tick(8, c_1=1)
+    assert told.errors().canary_bad == 4
+
+
+def test_a_restarted_pod_is_cold_again() -> None:
+    told = story(canary=2, cold_start_requests=100, cold_start_seconds=0.0)
+    told.tick(14)
+    told.fleet.pods["c-1"].restart()
+    told.fleet.pods["c-1"].ready_since = told.at + 5
+    told.tick(8, c_1=10)
+    assert told.errors().canary_bad == 0
+    assert told.evidence.cursors["c-1"].warm is False
+
+
+def test_without_cold_starts_a_new_pod_counts_from_its_birth() -> None:
+    told = story(block_seconds=15.0)
+    told.tick(4)
+    told.fleet.add("c-1", "c1", told.at + 1)
+    told.tick(c_1=7)
+    assert told.errors().canary_bad == 7
+
+
+def test_a_changed_weight_ends_the_block_and_drops_the_scrape_it_changed_in() -> None:
+    told = story()
+    told.tick(2)
+    told.evidence = mark_weight(told.evidence, 25, told.at + 5)
+    assert told.evidence.blocks_at_weight == 0
+    told.tick(s_0=10, c_0=10)
+    assert counts(told.errors()) == (20, 0, 40, 0)
+    assert told.evidence.blocks_at_weight == 0
+    told.tick(4)
+    assert counts(told.errors()) == (60, 0, 120, 0)
+    assert told.evidence.blocks_at_weight == 1
+
+
+def test_marking_the_same_weight_again_changes_nothing() -> None:
+    told = story()
+    once = mark_weight(told.evidence, 5, START)
+    assert mark_weight(once, 5, START + 50) is once
+
+
+def test_soak_begins_with_the_first_exposure() -> None:
+    evidence = mark_weight(start(plan()), 0, START)
+    assert evidence.exposed_at is None
+    evidence = mark_weight(evidence, 5, START + 40)
+    evidence = mark_weight(evidence, 25, START + 90)
+    assert evidence.exposed_at == START + 40
+
+
+def test_the_block_of_a_deleted_canary_pod_is_kept() -> None:
+    told = story()
+    told.tick(3, c_0=1)
+    del told.fleet.pods["c-0"]
+    told.tick()
+    assert counts(told.errors()) == (30, 3, 80, 0)
+    told.tick(60)
+    assert told.errors().blocks == 1
+    assert "c-0" not in told.evidence.cursors
+
+
+def test_labels_count_for_who_predicted_wherever_they_arrive() -> None:
+    told = Story(plan(ACCURACY, cold_start_requests=10_000, cold_start_seconds=60.0))
+    told.fleet.add("s-0", "s1")
+    told.fleet.add("c-0", "c1")
+    told.fleet.scrape(START)
+    told.look()
+    told.fleet.pods["s-0"].label("c1", 5, 2)
+    told.fleet.pods["c-0"].label("c1", 1, 1)
+    told.fleet.pods["c-0"].label("s1", 20, 3)
+    told.tick()
+    assert counts(told.evidence.gates[0]) == (9, 3, 23, 3)
+
+
+def test_labels_of_one_arm_wait_for_the_other() -> None:
+    told = Story(plan(ACCURACY))
+    told.fleet.add("s-0", "s1")
+    told.fleet.scrape(START)
+    for _ in range(5):
+        told.fleet.pods["s-0"].label("s1", 20, 0)
+        told.tick()
+    assert told.evidence.gates[0].blocks == 0
+    told.fleet.pods["s-0"].label("c1", 1, 0)
+    told.tick()
+    assert counts(told.evidence.gates[0]) == (1, 0, 100, 0)
+
+
+def test_the_observed_share_is_of_all_requests_cold_ones_too() -> None:
+    told = story(cold_start_requests=10_000, feedback_block_seconds=15.0)
+    told.evidence = mark_weight(told.evidence, 33, START)
+    told.tick(5)
+    assert observed_share(told.evidence) == (40, 120)
+    assert observed_share(told.evidence, since=START + 30) == (0, 0)
+    told.evidence = mark_weight(told.evidence, 50, told.at)
+    assert observed_share(told.evidence) == (0, 0)
+
+
+def test_windows_in_which_pods_come_do_not_show_the_split() -> None:
+    told = story(feedback_block_seconds=15.0)
+    told.evidence = mark_weight(told.evidence, 33, START)
+    told.tick(3)
+    before = observed_share(told.evidence)
+    told.fleet.add("c-1", "c1", told.at + 1)
+    told.tick()
+    assert observed_share(told.evidence) == before
+    told.tick()
+    assert observed_share(told.evidence) == (before[0] + 20, before[1] + 40)
+
+
+def test_bounds_come_from_stables_history_and_narrow_the_query() -> None:
+    told = Story(plan(LATENCY_GATE))
+    assert wanted_buckets(told.evidence) is None
+    told.fleet.add("s-0", "s1").serve(400, seconds=[0.01 * 1.01**i for i in range(400)])
+    told.fleet.scrape(START)
+    told.look()
+    assert [b.level for b in told.evidence.bounds] == [0.5, 0.9, 0.99]
+    wanted = wanted_buckets(told.evidence)
+    assert wanted is not None
+    assert wanted[-1] == "+Inf"
+    assert len(wanted) <= 11
+
+
+def test_a_young_stable_gets_its_bounds_from_its_first_200_requests() -> None:
+    told = Story(plan(LATENCY_GATE))
+    told.fleet.add("s-0", "s1")
+    told.fleet.add("c-0", "c1")
+    told.tick(19)
+    assert told.evidence.bounds == ()
+    told.tick()
+    assert told.evidence.bounds != ()
+    told.tick(3)
+    assert told.evidence.gates[0].canary_n == 20
+
+
+@pytest.mark.parametrize(("per_tick", "levels"), [(2, [0.5, 0.9]), (4, [0.5, 0.9, 0.99])])
+def test_p99_only_with_enough_canary_traffic(per_tick: int, levels: list[float]) -> None:
+    told = Story(plan(LATENCY_GATE))
+    told.fleet.add("s-0", "s1").serve(400, seconds=[0.01 * 1.01**i for i in range(400)])
+    told.fleet.add("c-0", "c1")
+    told.fleet.scrape(START)
+    told.look()
+    for i in (1, 2):
+        told.fleet.pods["s-0"].serve(40)
+        told.fleet.pods["c-0"].serve(per_tick)
+        told.fleet.scrape(START + 15 * i)
+    told.at = START + 30
+    told.look()
+    assert [b.level for b in told.evidence.bounds] == levels
+
+
+def test_the_query_goes_back_to_the_oldest_live_cursor() -> None:
+    told = story()
+    assert oldest_cursor(start(told.plan)) is None
+    told.tick(3)
+    told.tick(2, skip=("s-1",))
+    assert oldest_cursor(told.evidence) == START + 45
+    told.tick(50, skip=("s-1",))
+    assert oldest_cursor(told.evidence) == told.at
+
+
+def test_keeping_only_milestones_reaches_the_same_blocks_with_single_points() -> None:
+    """A source that keeps no history: each look has one point per counter and begins from what was persisted."""
+    told = story(cold_start_requests=100, cold_start_seconds=30.0)
+    kept = dump(start(told.plan))
+    writes = 0
+    for i in range(1, 41):
+        at = START + 15 * i
+        for pod in told.fleet.pods.values():
+            pod.serve(10)
+        told.fleet.scrape(at)
+        before = load(kept)
+        after = update(told.plan, before, told.fleet.series(at - 1, at), told.fleet.facts(), at)
+        if after.milestones != before.milestones:
+            kept, writes = dump(after), writes + 1
+    record = load(kept).gates[0]
+    assert (record.blocks, record.canary_n, record.stable_n) == (7, 280, 560)
+    assert writes <= 12
