@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 from collections.abc import Callable, Sequence
 
-from e2e.cluster import lifecycle, ports
+from e2e.cluster import images, lifecycle, load, ports
 from e2e.cluster.console import Problem, say
 from e2e.cluster.places import cluster_name, kubeconfig
 from e2e.cluster.tools import tool
@@ -29,6 +29,15 @@ def _down(words: Sequence[str]) -> None:
     lifecycle.down(engine=bool(words))
 
 
+def _load(words: Sequence[str]) -> None:
+    load.load(words or _usage("load IMAGE...: brings images from the local Docker into every node"))
+
+
+def _images(words: Sequence[str]) -> None:
+    for name in words or images.PRODUCTS:
+        print(images.build_product(name))
+
+
 def _kubeconfig(words: Sequence[str]) -> None:
     if words:
         _usage("kubeconfig: prints the path of the cluster's kubeconfig")
@@ -49,7 +58,9 @@ def _usage(text: str) -> Sequence[str]:
 
 COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
     "down": _down,
+    "images": _images,
     "kubeconfig": _kubeconfig,
+    "load": _load,
     "port": _port,
     "tool": _tool,
     "up": _up,

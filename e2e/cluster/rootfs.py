@@ -24,13 +24,18 @@ def debian_image(name: str, packages: tuple[str, ...]) -> str:
 
     Raises Problem where this machine is no Debian (mmdebstrap is needed) or the build fails.
     """
-    reference = f"penstock.local/{name}-rootfs:{fingerprint(SUITE, *packages)}"
+    reference = image_of(name, packages)
     if has_image(reference):
         return reference
     with locked(CACHE / "lock" / f"rootfs-{name}", f"Debian files for {name}"):
         if not has_image(reference):
             _make(name, packages, reference)
     return reference
+
+
+def image_of(name: str, packages: tuple[str, ...]) -> str:
+    """The reference `debian_image` gives, whether it is made yet or not."""
+    return f"penstock.local/{name}-rootfs:{fingerprint(SUITE, *packages)}"
 
 
 def _make(name: str, packages: tuple[str, ...], reference: str) -> None:
