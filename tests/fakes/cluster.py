@@ -36,9 +36,7 @@ from .clock import FakeClock
 from .merge import applied
 
 WITH_STATUS = frozenset({MODEL_DEPLOYMENT, ROLLOUT_ANALYSIS, DEPLOYMENT, HTTP_ROUTE, POD, SERVICE})
-WITH_GENERATION = frozenset(
-    {MODEL_DEPLOYMENT, CLUSTER_MODEL_RUNTIME, ROLLOUT_ANALYSIS, DEPLOYMENT, HTTP_ROUTE}
-)
+WITH_GENERATION = frozenset({MODEL_DEPLOYMENT, CLUSTER_MODEL_RUNTIME, ROLLOUT_ANALYSIS, DEPLOYMENT, HTTP_ROUTE})
 
 Objects: TypeAlias = list[Object]
 Verb = Literal["create", "apply", "replace_status", "annotate", "delete"]
@@ -126,9 +124,7 @@ class FakeCluster:
         self._begin("replace_status", ref)
         meta = obj["metadata"]
         live = self._fenced(ref, Fence(meta.get("uid"), meta["resourceVersion"]))
-        changed = self._store(
-            ref, live, {**live, "status": copy.deepcopy(obj.get("status", {}))}, status=True
-        )
+        changed = self._store(ref, live, {**live, "status": copy.deepcopy(obj.get("status", {}))}, status=True)
         return self._end("replace_status", ref, changed=changed, obj=self.must(ref))
 
     async def annotate(self, ref: Ref, annotations: Mapping[str, str], fence: Fence) -> Object:
@@ -303,9 +299,7 @@ class FakeCluster:
         obj = copy.deepcopy(new)
         if status or ref.kind in WITH_STATUS:
             spec, state = (live, new) if status else (new, live)
-            obj = _but(spec, "status") | (
-                {"status": copy.deepcopy(state["status"])} if "status" in state else {}
-            )
+            obj = _but(spec, "status") | ({"status": copy.deepcopy(state["status"])} if "status" in state else {})
         meta, old = obj["metadata"], live["metadata"]
         for name in ("uid", "resourceVersion", "creationTimestamp", "generation"):
             if name in old:

@@ -54,13 +54,9 @@ class Kubelet:
 
     def fail_fetch(self, deployment: Ref | Object, reason: str, message: str) -> Object:
         """Every pod's init container `fetch` ends with this reason and waits to be started again."""
-        return self._fail(
-            deployment, "initContainerStatuses", "fetch", {"reason": reason, "message": message}
-        )
+        return self._fail(deployment, "initContainerStatuses", "fetch", {"reason": reason, "message": message})
 
-    def fail_load(
-        self, deployment: Ref | Object, reason: str, message: str, container: str = "server"
-    ) -> Object:
+    def fail_load(self, deployment: Ref | Object, reason: str, message: str, container: str = "server") -> Object:
         """Every pod's server ends after a good fetch: `reason` and `message` are its termination message."""
         return self._fail(deployment, "containerStatuses", container, {"reason": reason, "message": message})
 
@@ -79,20 +75,14 @@ class Kubelet:
         status["observedGeneration"] = live["metadata"]["generation"]
         status["conditions"] = [
             self._condition(live, "Available", "False", reason="MinimumReplicasUnavailable", message=""),
-            self._condition(
-                live, "Progressing", "False", reason="ProgressDeadlineExceeded", message="timed out"
-            ),
+            self._condition(live, "Progressing", "False", reason="ProgressDeadlineExceeded", message="timed out"),
         ]
         return self.cluster.set_status(ref_of(live), status)
 
     def accept_route(self, namespace: str, name: str, *, accepted: bool = True, message: str = "") -> Object:
         """The gateway reports on an HTTPRoute at its current generation."""
         live = self.cluster.must(Ref(HTTP_ROUTE, namespace, name))
-        word = (
-            ("True", "Accepted", "ResolvedRefs")
-            if accepted
-            else ("False", "NoMatchingParent", "RefNotPermitted")
-        )
+        word = ("True", "Accepted", "ResolvedRefs") if accepted else ("False", "NoMatchingParent", "RefNotPermitted")
         parents = [
             {
                 "parentRef": copy.deepcopy(parent),
@@ -182,9 +172,7 @@ class Kubelet:
             status["initContainerStatuses"] = [_fetched({"digest": digest, "bytes": 1024, "files": 1}, 0)]
         return status
 
-    def _fail(
-        self, deployment: Ref | Object, field: str, container: str, message: Mapping[str, str]
-    ) -> Object:
+    def _fail(self, deployment: Ref | Object, field: str, container: str, message: Mapping[str, str]) -> Object:
         live = self._deployment(deployment)
         for pod in self._scale_pods(live, live["spec"].get("replicas", 1)):
             status = self._running(pod, live, is_ready=False, digest=DIGEST, restarts=2)
@@ -221,9 +209,7 @@ class Kubelet:
         status = {k: v for k, v in status.items() if v != 0}
         return self.cluster.set_status(ref_of(live), status)
 
-    def _condition(
-        self, obj: Object, kind: str, status: str, *, reason: str = "", message: str = ""
-    ) -> dict[str, Any]:
+    def _condition(self, obj: Object, kind: str, status: str, *, reason: str = "", message: str = "") -> dict[str, Any]:
         """A condition whose transition time moves only when its status does."""
         now = dt.datetime.fromtimestamp(self.cluster.clock.now(), dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         for old in obj.get("status", {}).get("conditions", []):

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from penstock.core.gates.samples import Series
-
 from penstock.core.objects import Object
 from penstock.ports import MetricsUnavailable, PodTarget, ProbeFailed, SampleQuery
 
@@ -71,9 +70,7 @@ class FakeRecorder:
     async def record(self, regarding: Object, kind: str, reason: str, message: str) -> None:
         """See `Recorder.record`."""
         meta = regarding["metadata"]
-        self.events.append(
-            RecordedEvent(f"{meta.get('namespace', '')}/{meta['name']}", kind, reason, message)
-        )
+        self.events.append(RecordedEvent(f"{meta.get('namespace', '')}/{meta['name']}", kind, reason, message))
 
     def reasons(self) -> list[str]:
         """The reasons in order."""
