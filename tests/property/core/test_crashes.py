@@ -67,9 +67,9 @@ def play(scenario: Scenario, second: Behaviour, on_crash: Callable[[Scenario], o
                 on_crash(scenario)
         raise AssertionError(f"never came: {scenario.status.message}")
 
-    scenario.apply(spec(V1))
+    scenario.apply(spec(V1, replicas=2))
     until(lambda: scenario.status.phase == Phase.HEALTHY)
-    scenario.apply(spec(V2))
+    scenario.apply(spec(V2, replicas=2))
     until(lambda: len(scenario.status.history) == 2)
     for _ in range(12):
         try:

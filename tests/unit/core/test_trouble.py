@@ -158,9 +158,7 @@ def test_a_status_lost_with_contradicting_records_moves_nothing() -> None:
     first = next(r for r in scenario.cluster.all(CONTROLLER_REVISION, NAMESPACE) if r["data"]["model"]["uri"] == V1)
 
     def only_the_old_one(route: Object) -> None:
-        route["spec"]["rules"][0]["backendRefs"] = [
-            {"name": first["metadata"]["name"], "port": 80, "weight": 100}
-        ]
+        route["spec"]["rules"][0]["backendRefs"] = [{"name": first["metadata"]["name"], "port": 80, "weight": 100}]
 
     scenario.cluster.edit(Ref(HTTP_ROUTE, NAMESPACE, NAME), only_the_old_one)
     before = scenario.shares()
@@ -276,7 +274,9 @@ def test_router_replicas_never_overshoots_and_ends_at_full_size() -> None:
     wanted = spec(V1, traffic={"router": "Replicas"})
     scenario.apply(wanted)
     scenario.run_until(healthy)
-    scenario.apply({**wanted, "model": {"uri": V2}, "rollout": {"analysis": QUICK, "gates": wanted["rollout"]["gates"]}})
+    scenario.apply(
+        {**wanted, "model": {"uri": V2}, "rollout": {"analysis": QUICK, "gates": wanted["rollout"]["gates"]}}
+    )
     for _ in range(200):
         scenario.tick()
         status = scenario.status

@@ -103,13 +103,13 @@ def freeze(owner: Owner, spec: Mapping[str, Any], runtime: Object, agent_image: 
     values = {
         "model": {
             "name": owner.name,
+            "namespace": owner.namespace,
+            "revision": revision,
             "path": MODEL_PATH,
             "format": spec["model"].get("format") or DEFAULT_FORMAT,
         },
-        "namespace": owner.namespace,
-        "revision": revision,
         "ports": ports,
-        "agent": {"image": agent_image},
+        "images": {"runtime": agent_image},
     }
     where = f"ClusterModelRuntime {runtime['metadata']['name']}: spec.template"
     try:

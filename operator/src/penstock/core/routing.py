@@ -140,9 +140,7 @@ class ReplicaRouter:
 
 
 def _is_main_service(obj: Object) -> bool:
-    return bool(
-        obj["kind"] == SERVICE.kind and obj["metadata"].get("labels", {}).get(LABEL_COMPONENT) == "route"
-    )
+    return bool(obj["kind"] == SERVICE.kind and obj["metadata"].get("labels", {}).get(LABEL_COMPONENT) == "route")
 
 
 class GatewayRouter:

@@ -93,7 +93,7 @@ def load(data: Mapping[str, Any]) -> Evidence:
         raise ValueError(f"evidence has version {version!r}; this operator reads version {VERSION}")
     try:
         return _load(data)
-    except (KeyError, TypeError, IndexError) as problem:
+    except (KeyError, TypeError, ValueError, IndexError) as problem:
         raise ValueError(f"evidence is malformed: {problem!r}") from problem
 
 
