@@ -42,3 +42,11 @@ def configure() -> None:
 def event(logger: logging.Logger, msg: str, *, level: int = logging.INFO, **fields: object) -> None:
     """Log `msg` with `fields` as further keys of the JSON line."""
     logger.log(level, msg, extra={FIELDS: fields})
+
+
+def origin(error: BaseException) -> str:
+    """Return file and line where `error` was raised: what can be logged of it without its text."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return "unknown" if trace is None else f"{trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}"

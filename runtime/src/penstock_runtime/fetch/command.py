@@ -22,7 +22,7 @@ from penstock_runtime.fetch.errors import FetchError
 from penstock_runtime.fetch.mounted import MountedSource
 from penstock_runtime.fetch.source import Listing, Source
 from penstock_runtime.fetch.uri import ModelUri, parse_uri
-from penstock_runtime.log import event
+from penstock_runtime.log import event, origin
 
 logger = logging.getLogger(__name__)
 
@@ -64,6 +64,12 @@ def run(args: Namespace) -> int:
     except FetchError as error:
         event(logger, "fetch failed", level=logging.ERROR, reason=error.reason, error=error.message)
         termination.write(args.termination_log, {"reason": error.reason, "message": error.message})
+        return 1
+    except Exception as error:  # noqa: BLE001 - whatever happens, the operator must be told
+        kind = type(error).__name__
+        event(logger, "fetch failed", level=logging.ERROR, error=kind, where=origin(error))
+        message = f"fetching failed unexpectedly ({kind}); see the container's log"
+        termination.write(args.termination_log, {"reason": "SourceUnreachable", "message": message})
         return 1
     event(logger, "fetched", seconds=round(time.monotonic() - start, 3), **asdict(fetched))
     termination.write(args.termination_log, asdict(fetched))

@@ -6,14 +6,18 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
+from typing import TYPE_CHECKING
 
 import obstore
 from obstore.exceptions import BaseError, PermissionDeniedError, UnauthenticatedError
-from obstore.store import ClientConfig, RetryConfig, S3Config, S3Store
+from obstore.store import S3Store
 
 from penstock_runtime.fetch.errors import FetchError, TransientError
 from penstock_runtime.fetch.source import Listing, RemoteFile, Stream
 from penstock_runtime.fetch.uri import ModelUri
+
+if TYPE_CHECKING:  # obstore has these in its stubs alone
+    from obstore.store import ClientConfig, RetryConfig, S3Config
 
 CHUNK = 1 << 20
 _AMBIENT = ("AWS_ACCESS_KEY_ID", "AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_CONTAINER_CREDENTIALS_FULL_URI",

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import orjson
 
 from penstock_runtime import __version__
-from penstock_runtime.log import event
+from penstock_runtime.log import event, origin
 from penstock_runtime.protocol.errors import Overloaded, ProtocolError, Unavailable
 from penstock_runtime.server.http import (
     CLOSE,
@@ -105,7 +105,7 @@ class DataApp:
             await answer_error(send, error, (*self._revision(), *headers, *allow))
         except Exception as error:  # noqa: BLE001 - the protocol wants an answer whatever happens
             event(logger, "unexpected failure", level=logging.ERROR, error=type(error).__name__,
-                  where=_where(error))  # fmt: skip
+                  where=origin(error))  # fmt: skip
             await answer_error(send, ProtocolError("internal error", status=500), headers)
         finally:
             self._state.in_flight -= 1
@@ -166,10 +166,3 @@ def _readiness(state: State, body: dict[str, object]) -> tuple[int, bytes]:
         return 200, orjson.dumps(body)
     why = "shutting down" if state.draining else "the model is not loaded yet"
     return 503, orjson.dumps({**body, "error": why})
-
-
-def _where(error: BaseException) -> str:
-    trace = error.__traceback__
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
-    return "unknown" if trace is None else f"{trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}"
