@@ -138,7 +138,7 @@ def test_a_scrape_is_used_once_all_its_metrics_are_there() -> None:
 
 
 def test_samples_that_are_no_numbers_are_passed_over() -> None:
-    points = ((START, 5.0), (START + 15, float("nan")), (START + 30, 9.0))
+    points = ((START, 5.0), (START + 15, float("nan")), (START + 20, -1.0), (START + 30, 9.0))
     series = [Series("s-0", "s1", REQUESTS, (("outcome", "ok"),), points)]
     assert [f.outcomes for f in read(plan(), series, {}, {}, ()).frames] == [{"ok": 5}, {"ok": 9}]
 

@@ -62,7 +62,7 @@ def read(
     pods: Mapping[str, PodFact],
     watch: tuple[int, ...],
 ) -> Reading:
-    """Scrapes later than each pod's cursor. Samples that are not finite numbers are passed over."""
+    """Scrapes later than each pod's cursor. Samples that cannot be counts are passed over."""
     reading = Reading([], {}, set())
     by_pod: dict[str, _Pod] = {}
     for item in series:
@@ -125,7 +125,7 @@ def _frames(name: str, arm: Arm, pod: _Pod, cursor: Cursor | None) -> Sequence[F
         for at, value in reversed(item.points):
             if at <= since:
                 break
-            if at > horizon or not isfinite(value):
+            if at > horizon or not isfinite(value) or value < 0:
                 continue
             frame = frames.get(at)
             if frame is None:
