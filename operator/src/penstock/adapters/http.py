@@ -21,7 +21,6 @@ class Request:
     url: str
     headers: Mapping[str, str] = field(default_factory=dict)
     form: Mapping[str, str] | None = None
-    auth: aiohttp.BasicAuth | None = None
     seconds: float = 5.0
     """For the whole exchange."""
     limit: int = 4 << 20
@@ -45,7 +44,6 @@ async def exchange(session: aiohttp.ClientSession, request: Request) -> Answer:
             request.url,
             headers=request.headers,
             data=request.form,
-            auth=request.auth,
             timeout=timeout,
             allow_redirects=False,
         ) as response:

@@ -29,7 +29,7 @@ class HttpInspector:
         if not pod.ip or PORT not in pod.ports:
             raise ProbeFailed(f"pod {pod.name} has no address or no port named {PORT} yet")
         url = f"http://{host(pod.ip)}:{pod.ports[PORT]}/v2/models/{quote(model, safe='')}"
-        request = Request(url, {"Accept": "application/json"}, None, None, self._seconds, _MAX_BODY)
+        request = Request(url, {"Accept": "application/json"}, None, self._seconds, _MAX_BODY)
         try:
             answer = await exchange(self._session, request)
             metadata = json.loads(answer.body) if answer.status == 200 else None

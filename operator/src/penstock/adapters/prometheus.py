@@ -21,7 +21,7 @@ from penstock.core.gates.samples import Series
 from penstock.ports import Clock, MetricsUnavailable, SampleQuery
 
 from .http import Answer, NoAnswer, Request, exchange
-from .samples import bound, joined, series
+from .samples import Points, bound, joined, series
 
 SLACK = 60.0
 """Seconds added to the window, for clocks that differ."""
@@ -48,17 +48,13 @@ class Connection:
         return aiohttp.TCPConnector(ssl=ssl.create_default_context(cafile=self.ca_file) if self.ca_file else True)
 
     def headers(self) -> Mapping[str, str]:
-        """The Authorization header for a bearer token. OSError where its file cannot be read."""
-        if self.token_file is None:
-            return {}
-        return {"Authorization": f"Bearer {self.token_file.read_text().strip()}"}
-
-    def auth(self) -> aiohttp.BasicAuth | None:
-        """Basic authentication, where set. OSError where the password's file cannot be read."""
-        if not self.username:
-            return None
-        password = self.password_file.read_text().strip() if self.password_file else ""
-        return aiohttp.BasicAuth(self.username, password)
+        """The Authorization header. OSError where a file of credentials cannot be read."""
+        if self.token_file is not None:
+            return {"Authorization": f"Bearer {self.token_file.read_text().strip()}"}
+        if self.username:
+            password = self.password_file.read_text().strip() if self.password_file else ""
+            return {"Authorization": aiohttp.encode_basic_auth(self.username, password, "utf-8")}
+        return {}
 
 
 class PrometheusMetrics:
@@ -72,44 +68,28 @@ class PrometheusMetrics:
 
     async def samples(self, query: SampleQuery) -> tuple[Series, ...]:
         """See `Metrics.samples`."""
-        result = await self._ask(promql(query, self._clock.now(), self._connection.matchers or {}))
-        found = []
-        for item in result:
-            labels: Mapping[str, str] = item["metric"]
-            points = tuple((float(at), float(value)) for at, value in item["values"])
-            points = tuple(point for point in points if point[0] > query.since)
-            if not points:
-                continue
-            if not labels.get("pod"):
-                raise MetricsUnavailable(
-                    f"{self._connection.url}: {labels['__name__']} of model {query.model} has no label `pod`: "
-                    "the scrape configuration must set `namespace` and `pod` as target labels"
-                )
-            found.append(series(labels["pod"], labels["__name__"], labels, points))
-        return joined(found)
-
-    async def _ask(self, text: str) -> Sequence[Any]:
-        connection = self._connection
+        text = promql(query, self._clock.now(), self._connection.matchers or {})
+        url = self._connection.url
         try:
-            request = Request(
-                self._api,
-                {"Accept": "application/json", **connection.headers()},
-                # Thanos answers in part unless told not to; others ignore this.
-                {"query": text, "partial_response": "false", "timeout": f"{connection.seconds:g}s"},
-                connection.auth(),
-                connection.seconds,
-                _MAX_BODY,
-            )
+            answer = await exchange(self._session, self._request(text))
+            return joined(_series(item, query) for item in _result(answer) if _points(item, query))
         except OSError as exc:
-            raise MetricsUnavailable(f"{connection.url}: its credentials cannot be read: {exc}") from exc
-        try:
-            return _result(await exchange(self._session, request))
+            raise MetricsUnavailable(f"{url}: its credentials cannot be read: {exc}") from exc
         except NoAnswer as exc:
-            raise MetricsUnavailable(f"{connection.url}: {exc}") from exc
-        except (ValueError, KeyError, TypeError) as exc:
-            raise MetricsUnavailable(
-                f"{connection.url}: the answer is not one of Prometheus ({exc}); is the URL right?"
-            ) from exc
+            raise MetricsUnavailable(f"{url}: {exc}") from exc
+        except (ValueError, KeyError, TypeError, AttributeError) as exc:
+            raise MetricsUnavailable(f"{url}: the answer is not one of Prometheus ({exc}); is the URL right?") from exc
+
+    def _request(self, text: str) -> Request:
+        connection = self._connection
+        return Request(
+            self._api,
+            {"Accept": "application/json", **connection.headers()},
+            # Thanos answers in part unless told not to; others ignore this.
+            {"query": text, "partial_response": "false", "timeout": f"{connection.seconds:g}s"},
+            connection.seconds,
+            _MAX_BODY,
+        )
 
 
 def promql(query: SampleQuery, now: float, matchers: Mapping[str, str]) -> str:
@@ -126,6 +106,21 @@ def promql(query: SampleQuery, now: float, matchers: Mapping[str, str]) -> str:
         spellings = {s for b in query.bucket_bounds for s in (bound(b), bound(b).removesuffix(".0"))}
         parts.append(f'le=~"|{_alternatives(sorted(spellings))}"')
     return f"{{{','.join(parts)}}}[{math.ceil(window)}s]"
+
+
+def _points(item: Any, query: SampleQuery) -> Points:
+    points = ((float(at), float(value)) for at, value in item["values"])
+    return tuple(point for point in points if point[0] > query.since)
+
+
+def _series(item: Any, query: SampleQuery) -> Series:
+    labels: Mapping[str, str] = item["metric"]
+    if not labels.get("pod"):
+        raise NoAnswer(
+            f"{labels['__name__']} of model {query.model} has no label `pod`: "
+            "the scrape configuration must set `namespace` and `pod` as target labels"
+        )
+    return series(labels["pod"], labels["__name__"], labels, _points(item, query))
 
 
 def _result(answer: Answer) -> Sequence[Any]:

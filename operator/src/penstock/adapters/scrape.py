@@ -51,7 +51,7 @@ class ScrapeMetrics:
         url = f"http://{host(pod.ip)}:{pod.ports[PORT]}/metrics"
         try:
             async with self._slots:
-                answer = await exchange(self._session, Request(url, headers, None, None, self._seconds, _MAX_BODY))
+                answer = await exchange(self._session, Request(url, headers, None, self._seconds, _MAX_BODY))
                 at = self._clock.now()
             if answer.status != 200:
                 return f"{url} answered {answer.status}"
