@@ -1,0 +1,81 @@
+"""`make demo`: prepare, play, sum up. Exit status 0 only if every outcome was seen in the cluster's objects."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from pathlib import Path
+
+from rich.console import Console
+
+from e2e.cluster.console import Problem, say
+from e2e.demo import models, plot, prepare, screen, wrapup
+from e2e.demo.journal import Journal
+from e2e.demo.kube import Window
+from e2e.demo.settings import DEMO_LOGS, MODEL, NAMESPACE, Options
+from e2e.demo.story import Story
+from e2e.demo.watch import Watcher
+
+OUTCOMES = {1, 2, 3, 4, 5, 6, 7}
+
+
+def parse(words: list[str] | None = None) -> Options:
+    """The command line."""
+    default = Options()
+    parser = argparse.ArgumentParser(prog="e2e/demo/run", description=__doc__)
+    parser.add_argument("--story-only", action="store_true", help="cluster, operator and models are there: only play")
+    parser.add_argument("--plain", action="store_true", help="plain lines instead of the live view")
+    parser.add_argument("--rate", type=float, default=default.rate, help="requests a second (default: 400)")
+    parser.add_argument("--label-delay", type=float, default=default.label_delay, help="seconds until labels (2)")
+    parser.add_argument("--patience", type=float, default=default.patience, help="seconds for one chapter (150)")
+    parser.add_argument("--plot", type=Path, default=default.plot, help="file for the plot (penstock-demo.png)")
+    return Options(**vars(parser.parse_args(words)))
+
+
+def play(options: Options) -> bool:
+    """Everything; whether all outcomes were seen. Problem where it cannot go on."""
+    began = time.monotonic()
+    trained = models.folder() if options.story_only else prepare.everything()
+    if text := models.summary():
+        say(text)
+    prepare.stage()
+    say(f"the stage is set after {time.monotonic() - began:.0f} s; the story begins")
+    journal = Journal()
+    show = screen.choose(journal, plain=options.plain)
+    window = Window()
+    story = Story(options, journal, window, trained / MODEL / "held-out.npz", show.tell)
+    started = time.monotonic()
+    try:
+        with Watcher(window.get, journal), show:
+            story.play()
+    except BaseException:
+        folder = wrapup.keep_evidence(journal, story.results)
+        say(f"what was seen until then is in {folder}")
+        raise
+    finally:
+        window.close()
+        plot.draw(journal, options.plot)
+        console = Console()
+        wrapup.show(console, story.results, story.report, options.plot)
+        say(f"the story took {time.monotonic() - started:.0f} s")
+    return {result.number for result in story.results if result.seen} >= OUTCOMES
+
+
+def main() -> int:
+    """Run the demo; 0 if all was seen, 1 if not, 130 if stopped."""
+    options = parse()
+    DEMO_LOGS.mkdir(parents=True, exist_ok=True)
+    try:
+        return 0 if play(options) else 1
+    except Problem as problem:
+        hint = problem.fix or f"kubectl describe mdep -n {NAMESPACE} {MODEL}; make demo plays it again from the start"
+        say(f"error: {problem.what}\n  do this: {hint}\n  logs: {DEMO_LOGS}")
+        return 1
+    except KeyboardInterrupt:
+        say("stopped; the cluster stays: make demo goes on with it, make down removes it")
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())
