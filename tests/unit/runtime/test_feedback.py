@@ -202,3 +202,23 @@ def test_the_operators_json_is_understood(start_server: Start) -> None:
     assert server.log[-1]["decision_output"] == "probabilities"
     assert server.feedback([{"id": predict(server, VIRGINICA), "label": 2}]).json["accepted"] == 1
     assert feedback(server) == {"correct": 1, "incorrect": 0}
+
+
+def test_the_feedback_configuration_changes_without_a_restart(start_server: Start, tmp_path: Path) -> None:
+    server = start_server("iris", "--config-dir", str(tmp_path)).ready()
+    assert server.log[-1]["decision_output"] == "label"
+    setting = tmp_path / "feedback"
+    setting.write_text('{"output":"probabilities","window":"1h"}')
+    assert server.wait_log("feedback changed")["decision_output"] == "probabilities"
+    assert server.feedback([{"id": predict(server, VIRGINICA), "label": 2}]).json["accepted"] == 1
+    setting.write_text('{"output":"nothing"}')
+    assert "'nothing' is no output of the model" in server.wait_log("labels cannot be compared")["error"]
+    undecided = predict(server, VIRGINICA)
+    assert server.feedback([{"id": undecided, "label": 2}]).json["rejected"]["unmatched"] == 1
+    assert server.feedback([{"id": undecided, "correct": True}]).json["accepted"] == 1
+    setting.write_text("{")
+    server.wait_log("the file 'feedback' is malformed and ignored")
+    setting.write_text("{}")
+    server.wait_log("feedback changed")
+    assert server.feedback([{"id": predict(server, SETOSA), "label": 0}]).json["accepted"] == 1
+    assert feedback(server) == {"correct": 3, "incorrect": 0}

@@ -21,30 +21,32 @@ NOW = 1_800_000_000.0
 
 @given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 20_000)), max_size=60))
 def test_the_ledger_is_a_set(pairs: list[tuple[int, int]]) -> None:
-    ledger, seen = Ledger(100.0), set()
+    ledger, seen = Ledger(), set()
     for origin, counter in pairs:
         assert ledger.has(origin, counter) == ((origin, counter) in seen)
-        ledger.add(origin, counter, int(NOW), NOW)
+        ledger.add(origin, counter, int(NOW), NOW, 100)
         seen.add((origin, counter))
     assert all(ledger.has(*pair) for pair in seen)
 
 
 def test_what_is_older_than_the_window_expires_and_is_forgotten() -> None:
-    ledger = Ledger(100.0)
-    ledger.add(1, 1, int(NOW), NOW)
-    assert not ledger.is_expired(int(NOW), NOW + 100)
-    assert ledger.is_expired(int(NOW), NOW + 101)
-    ledger.add(2, 1, int(NOW) + 200, NOW + 200)
+    ledger = Ledger()
+    ledger.add(1, 1, int(NOW), NOW, 100)
+    assert not ledger.is_expired(int(NOW), NOW + 100, 100)
+    assert ledger.is_expired(int(NOW), NOW + 101, 100)
+    ledger.add(2, 1, int(NOW) + 200, NOW + 200, 100)
     assert not ledger.has(1, 1)
+    assert ledger.is_expired(int(NOW), NOW + 200, 1000), "a longer window brings nothing back"
+    assert not ledger.is_expired(int(NOW) + 150, NOW + 200, 1000)
 
 
 def test_a_full_ledger_expires_the_oldest_rather_than_count_twice() -> None:
-    ledger = Ledger(1e6, max_chunks=4)
+    ledger = Ledger(max_chunks=4)
     for origin in range(10):
-        ledger.add(origin, 0, int(NOW) + origin, NOW + origin)
+        ledger.add(origin, 0, int(NOW) + origin, NOW + origin, 1e6)
     for origin in range(10):
         known = ledger.has(origin, 0)
-        assert known != ledger.is_expired(int(NOW) + origin, NOW + 10)
+        assert known != ledger.is_expired(int(NOW) + origin, NOW + 10, 1e6)
         assert known == (origin >= 6)
 
 

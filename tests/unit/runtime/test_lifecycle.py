@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import http.client
 import json
-import socket
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -51,7 +50,7 @@ def test_a_model_that_cannot_be_served_ends_the_process_and_says_why(
     ("env", "message"),
     [
         ({"PENSTOCK_SERVING": "{"}, "PENSTOCK_SERVING: "),
-        ({"PENSTOCK_SERVING": '{"maxBodyBytes":"64MB!"}'}, "'64MB!' is no size; write it like 64Mi"),
+        ({"PENSTOCK_SERVING": '{"maxBodyBytes":"64MB!"}'}, "serving: '64MB!' is no size; write it like 64Mi"),
         ({"PENSTOCK_SERVING": '{"threads":0}'}, "0 is less than 1"),
         ({"PENSTOCK_FEEDBACK": '{"window":"soon"}'}, "'soon' is no duration"),
         ({"PENSTOCK_FEEDBACK": '{"decision":"guess"}'}, "'guess' is not one of argmax, threshold, tolerance"),
@@ -97,17 +96,16 @@ def test_a_request_in_flight_at_the_end_of_the_grace_is_finished(start_server: S
     assert server.log[-1]["finished"] is True
 
 
-def test_what_does_not_end_in_time_is_cut_off(start_server: Start) -> None:
+def test_what_does_not_end_in_time_is_answered_with_503(start_server: Start) -> None:
     server = start_server("slow", "--drain-seconds", "0", "--shutdown-seconds", "0.5").ready()
-    with socket.create_connection(("127.0.0.1", server.http_port)) as raw:
-        body = json.dumps({"inputs": [tensor("n", "INT64", [1], [2**40])]})
-        raw.sendall(
-            f"POST /v2/models/m/infer HTTP/1.1\r\nhost: x\r\ncontent-length: {len(body)}\r\n\r\n{body}".encode()
-        )
+    with ThreadPoolExecutor(1) as pool:
+        job = pool.submit(server.infer, {"inputs": [tensor("n", "INT64", [1], [2**40])]})
         wait_until(lambda: in_flight(server))
         server.terminate()
-        assert server.wait_exit() == 0
-    assert server.log[-1]["finished"] is False
+        reply = job.result()
+    assert (reply.status, reply.json) == (503, {"error": "the server is shutting down"})
+    assert server.wait_exit() == 0
+    assert server.log[-1] == {**server.log[-1], "msg": "stopped", "finished": False}
 
 
 def in_flight(server: ServerProcess) -> bool:

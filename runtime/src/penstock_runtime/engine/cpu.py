@@ -8,12 +8,14 @@ from pathlib import Path
 CGROUP_ROOT = Path("/sys/fs/cgroup")
 
 
-def cpu_quota(root: Path = CGROUP_ROOT, own_cgroup: Path = Path("/proc/self/cgroup")) -> float:
-    """Return the CPUs this process may use: the least of the cgroup quota (v2, else v1) and its affinity.
+def cpu_quota(root: Path = CGROUP_ROOT, own_cgroup: Path = Path("/proc/self/cgroup"), cpus: int | None = None) -> float:
+    """Return the CPUs this process may use: the least of the cgroup quota (v2 or v1) and `cpus`.
+
+    `cpus` defaults to what the process's affinity allows.
 
     Every level from the process's own cgroup up to `root` counts, since a parent (the pod) may limit too.
     """
-    limits = [float(len(os.sched_getaffinity(0)))]
+    limits = [float(cpus or len(os.sched_getaffinity(0)))]
     try:
         lines = own_cgroup.read_text().splitlines()
     except OSError:

@@ -108,5 +108,5 @@ class Executor:
             future.exception()  # retrieved: nobody waits for it after a timeout
 
     def close(self) -> None:
-        """Stop the threads once what runs has ended."""
-        self._pool.shutdown(wait=True, cancel_futures=True)
+        """Stop the threads as soon as what runs has ended."""
+        self._pool.shutdown(wait=False, cancel_futures=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import re
 import time
@@ -99,6 +100,10 @@ class DataApp:
             self._metrics.request_seconds.observe(time.perf_counter() - start)
         except Disconnected:
             outcome = "client_error"
+        except asyncio.CancelledError:
+            # The time to finish is over: better an answer that says so than a connection that breaks.
+            outcome = "rejected"
+            await answer_error(send, Unavailable("the server is shutting down"), headers)
         except ProtocolError as error:
             outcome = _OUTCOMES.get(error.status, "client_error" if error.status < 500 else "server_error")
             allow = (error.allow,) if isinstance(error, MethodNotAllowed) else ()

@@ -64,7 +64,7 @@ class Listener:
     async def stop(self, deadline: float) -> bool:
         """Accept no more, close idle connections, finish requests until `deadline` (loop time).
 
-        Returns whether all were finished; the rest is cut off.
+        Returns whether all were finished; the rest is cancelled, which the app answers with 503.
         """
         loop = asyncio.get_running_loop()
         if self._server is not None:
@@ -73,11 +73,25 @@ class Listener:
             connection.shutdown()
         while self._state.tasks or self._state.connections:
             if loop.time() >= deadline:
-                for task in list(self._state.tasks):
-                    task.cancel()
+                await _cancel(list(self._state.tasks))
                 return False
             await asyncio.sleep(0.01)
         return True
+
+    def close(self) -> None:
+        """Let go of the port, and of connections that are left."""
+        if self._server is not None:
+            self._server.close()
+        self._socket.close()
+        for connection in list(self._state.connections):
+            connection.transport.abort()
+
+
+async def _cancel(tasks: list[asyncio.Task[None]]) -> None:
+    for task in tasks:
+        task.cancel()
+    if tasks:
+        await asyncio.wait(tasks, timeout=1.0)
 
 
 def _bind(host: str | None, port: int) -> socket.socket:

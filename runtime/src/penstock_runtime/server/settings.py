@@ -106,9 +106,12 @@ def read_settings(args: Namespace, env: Mapping[str, str]) -> Settings:
 
 
 def read_serving(spec: Mapping[str, Any]) -> Serving:
-    """Return spec.serving with defaults; unknown fields are left to versions that know them."""
+    """Return spec.serving with defaults; unknown fields are left to versions that know them.
+
+    Raises SettingsError.
+    """
     default = Serving()
-    with _Named("PENSTOCK_SERVING"):
+    with _Named("serving"):
         threads = spec.get("threads", "auto")
         return Serving(
             threads=None if threads in (None, "auto") else _at_least(1, int(threads)),
@@ -119,9 +122,12 @@ def read_serving(spec: Mapping[str, Any]) -> Serving:
 
 
 def read_feedback(spec: Mapping[str, Any]) -> Feedback:
-    """Return spec.feedback with defaults; a threshold or tolerance alone implies the decision."""
+    """Return spec.feedback with defaults; a threshold or tolerance alone implies the decision.
+
+    Raises SettingsError.
+    """
     default = Feedback()
-    with _Named("PENSTOCK_FEEDBACK"):
+    with _Named("feedback"):
         decision = spec.get("decision")
         if decision is None:
             decision = next((key for key in ("threshold", "tolerance") if spec.get(key) is not None), None)
@@ -134,7 +140,7 @@ def read_feedback(spec: Mapping[str, Any]) -> Feedback:
             decision=cast("Decision | None", decision),
             threshold=default.threshold if threshold is None else float(threshold),
             tolerance=None if tolerance is None else _at_least(0.0, float(tolerance)),
-            window=_at_least(1.0, parse_duration(spec.get("window", default.window))),
+            window=_at_least(1.0, parse_duration(spec.get("window") or default.window)),
         )
 
 

@@ -34,9 +34,9 @@ class Intake:
     """
 
     def __init__(self, keys: Keys, judge: Judge, ledger: Ledger, tally: Tally) -> None:
-        """Put the parts together."""
+        """Put the parts together; `judge` may be exchanged at any time."""
         self._keys = keys
-        self._judge = judge
+        self.judge = judge
         self._ledger = ledger
         self._tally = tally
 
@@ -67,14 +67,14 @@ class Intake:
             return "unmatched"
         if known.issued > now + MAX_SKEW:
             return "unmatched"
-        if self._ledger.is_expired(known.issued, now):
+        if self._ledger.is_expired(known.issued, now, self.judge.window):
             return "expired"
         if self._ledger.has(known.origin, known.counter):
             return "duplicate"
         verdicts = self._verdicts(known, kind, value)
         if not verdicts:
             return "unmatched"
-        self._ledger.add(known.origin, known.counter, known.issued, now)
+        self._ledger.add(known.origin, known.counter, known.issued, now, self.judge.window)
         for prediction, verdict in verdicts:
             predicted = None if prediction is None or type(prediction) is float else str(prediction)
             self._tally.count(known.revision, known.cohort, known.issued, predicted, verdict)
@@ -103,10 +103,10 @@ class Intake:
             case "correct":
                 return Verdict(item, None, None) if type(item) is bool else None
             case "error":
-                return self._judge.of_error(float(item)) if type(item) in (int, float) else None
+                return self.judge.of_error(float(item)) if type(item) in (int, float) else None
         if prediction is None or type(item) not in (str, int, float, bool):
             return None
-        return self._judge.compare(prediction, item)
+        return self.judge.compare(prediction, item)
 
 
 def read_batch(body: bytes) -> Items:

@@ -37,6 +37,7 @@ class Judge:
         self._feedback = feedback
         self._spec = _choose(schema, feedback.output)
         self.output = self._spec.name if self._spec else None
+        self.window = feedback.window
 
     def decide(self, output: np.ndarray[Any, Any], rows: int) -> Sequence[Prediction]:
         """Return one decision a row, or nothing where the output does not give one."""
