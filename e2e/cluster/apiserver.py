@@ -107,7 +107,8 @@ class ApiServer:
                 if process is None or process.poll() is not None:
                     raise Problem(f"{name} ended while starting: {self._last_line(name)}")
             if time.monotonic() > deadline:
-                raise Problem(f"kube-apiserver was not ready within {START_S:.0f} s: {self._last_line('kube-apiserver')}")
+                last = self._last_line("kube-apiserver")
+                raise Problem(f"kube-apiserver was not ready within {START_S:.0f} s: {last}")
             time.sleep(0.05)
 
     def _answers(self, path: str, context: ssl.SSLContext) -> bool:
@@ -154,11 +155,9 @@ def _certificate(folder: Path) -> None:
     """One self-signed certificate serves TLS; its key also signs service account tokens."""
     if shutil.which("openssl") is None:
         raise Problem("openssl is not installed", "apt-get install openssl")
-    output(
-        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "3650", "-subj", "/CN=127.0.0.1"]
-        + ["-addext", "subjectAltName=IP:127.0.0.1,DNS:localhost"]
-        + ["-keyout", folder / "tls.key", "-out", folder / "tls.crt"]
-    )
+    request = "openssl req -x509 -newkey rsa:2048 -nodes -days 3650 -subj /CN=127.0.0.1"
+    names = ["-addext", "subjectAltName=IP:127.0.0.1,DNS:localhost"]
+    output([*request.split(), *names, "-keyout", folder / "tls.key", "-out", folder / "tls.crt"])
 
 
 def _etcd_flags(folder: Path, client: int, peer: int) -> list[str]:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
-from e2e.cluster import images, lifecycle, load, ports
+from e2e.cluster import addons, images, lifecycle, load, ports
 from e2e.cluster.console import Problem, say
 from e2e.cluster.places import cluster_name, kubeconfig
 from e2e.cluster.tools import tool
@@ -33,6 +34,18 @@ def _load(words: Sequence[str]) -> None:
     load.load(words or _usage("load IMAGE...: brings images from the local Docker into every node"))
 
 
+def _addon(words: Sequence[str]) -> None:
+    for name in words or _usage(f"addon NAME...: installs {', '.join(sorted(addons.ADDONS))} and waits for them"):
+        addons.install(name)
+        say(f"add-on {name} works")
+
+
+def _put(words: Sequence[str]) -> None:
+    if len(words) != 3:
+        _usage("put files|s3 FILE NAME: copies a file (or folder) into the add-on, e.g. put s3 m.onnx models/m.onnx")
+    addons.put(words[0], Path(words[1]), words[2])
+
+
 def _images(words: Sequence[str]) -> None:
     for name in words or images.PRODUCTS:
         print(images.build_product(name))
@@ -57,11 +70,13 @@ def _usage(text: str) -> Sequence[str]:
 
 
 COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
+    "addon": _addon,
     "down": _down,
     "images": _images,
     "kubeconfig": _kubeconfig,
     "load": _load,
     "port": _port,
+    "put": _put,
     "tool": _tool,
     "up": _up,
 }

@@ -15,7 +15,7 @@ QUIET_S = 5.0  # a step shorter than this prints nothing
 REPEAT_S = 15.0  # how often a long step prints where the terminal cannot rewrite a line
 
 
-class Problem(Exception):
+class Problem(Exception):  # noqa: N818 - the word people read
     """A failure a person can act on: what is wrong and what to do about it."""
 
     def __init__(self, what: str, fix: str = "") -> None:
@@ -76,7 +76,7 @@ def progress(title: str) -> Iterator[Progress]:
     step.close()
 
 
-def logged(  # noqa: PLR0913 - one call describes one process
+def logged(
     title: str,
     command: Sequence[str | Path],
     log: Path,

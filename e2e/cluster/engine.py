@@ -51,9 +51,9 @@ def stop_engine() -> None:
 def apt_install(*packages: str) -> None:
     """Install Debian packages; Problem where this is no Debian or not root."""
     if shutil.which("apt-get") is None:
-        raise Problem(f"{packages[0]} is missing and there is no apt-get here", f"install {', '.join(packages)} yourself")
+        raise Problem(f"{packages[0]} is missing, and there is no apt-get here", f"install {' '.join(packages)}")
     if os.geteuid() != 0:
-        raise Problem(f"{packages[0]} is missing and this is not root", f"as root: apt-get install {' '.join(packages)}")
+        raise Problem(f"{packages[0]} is missing, and this is not root", f"apt-get install {' '.join(packages)}")
     install = ["apt-get", "install", "-y", "--no-install-recommends", *packages]
     quiet = {"DEBIAN_FRONTEND": "noninteractive"}
     log = LOGS / f"apt-{packages[0]}.log"

@@ -125,12 +125,13 @@ def wheels(requirements: Path) -> Path:
         return folder
     say(f"downloading the packages of {requirements.name} (once)")
     part = folder.with_name(f".{folder.name}.{os.getpid()}")
+    command: list[str | Path] = [_pip(), "-m", "pip", "download", "--disable-pip-version-check", "--no-deps"]
+    command += ["--only-binary=:all:", "--require-hashes"]
     shutil.rmtree(part, ignore_errors=True)
     try:
         logged(
             f"downloading the packages of {requirements.name}",
-            [_pip(), "-m", "pip", "download", "--disable-pip-version-check", "--only-binary=:all:", "--require-hashes"]
-            + [*_target(), "--no-deps", "--dest", part, "--requirement", requirements],
+            [*command, *_target(), "--dest", part, "--requirement", requirements],
             LOGS / f"wheels-{requirements.stem}.log",
             fix="is the Python package index reachable?",
         )
@@ -154,7 +155,7 @@ def _pip() -> Path:
     if succeeds([python, "-m", "pip", "--version"]):
         return python
     shutil.rmtree(folder, ignore_errors=True)
-    create = [sys.executable, "-m", "venv", str(folder)]
+    create: list[str | Path] = [sys.executable, "-m", "venv", folder]
     if subprocess.run(create, capture_output=True, check=False).returncode != 0:
         shutil.rmtree(folder, ignore_errors=True)
         apt_install("python3-venv")

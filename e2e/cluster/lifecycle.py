@@ -95,7 +95,16 @@ def _create() -> None:
     config = state() / "kind.yaml"
     config.write_text(Template((HERE / "kind.yaml").read_text()).substitute(_ports()))
     say(f"creating cluster {cluster_name()}")
-    create = [tool("kind"), "create", "cluster", "--name", cluster_name(), "--image", image, "--retain"]
+    create: list[str | Path] = [
+        tool("kind"),
+        "create",
+        "cluster",
+        "--name",
+        cluster_name(),
+        "--image",
+        image,
+        "--retain",
+    ]
     log = LOGS / f"kind-{cluster_name()}.log"
     try:
         logged(
@@ -126,6 +135,7 @@ def _finish() -> None:
     _must("a pod subnet for every node", assigned, READY_S)
     _must("kube-proxy", lambda: _available("daemonset", "kube-proxy"), READY_S)
     network.connect(known)
+    _must("Services on every node", lambda: all(_services_work(node.name) for node in known), READY_S)
     # two small nodes: the control plane takes pods too
     for node in known:
         taint = "node-role.kubernetes.io/control-plane"
@@ -133,6 +143,13 @@ def _finish() -> None:
             kubectl("taint", "node", node.name, f"{taint}-")
     _must("all nodes ready", _nodes_ready, READY_S)
     _must("cluster DNS", lambda: _available("deployment", "coredns"), READY_S)
+
+
+def _services_work(node: str) -> bool:
+    """Whether the node's kube-proxy leads a Service's address to the API server (its pods have no readiness probe)."""
+    service = "https://10.96.0.1/livez"
+    check = ["curl", "--silent", "--max-time", "2", "--cacert", "/etc/kubernetes/pki/ca.crt", "--output", "/dev/null"]
+    return succeeds(["docker", "exec", node, *check, service], timeout=10)
 
 
 def _nodes_ready() -> bool:
@@ -143,7 +160,7 @@ def _nodes_ready() -> bool:
 
 
 def _available(kind: str, name: str) -> bool:
-    words = [tool("kubectl"), "--kubeconfig", kubeconfig(), "--namespace=kube-system"]
+    words: list[str | Path] = [tool("kubectl"), "--kubeconfig", kubeconfig(), "--namespace=kube-system"]
     return succeeds([*words, "rollout", "status", f"{kind}/{name}", "--timeout=5s"], timeout=20)
 
 

@@ -113,5 +113,5 @@ def _load_into_foreign(references: Sequence[str]) -> None:
             f"push {' '.join(references)} to a registry it can pull from, and set the chart's image values",
         )
     name = context.removeprefix("kind-")
-    command = [tool("kind"), "load", "docker-image", "--name", name, *references]
+    command: list[str | Path] = [tool("kind"), "load", "docker-image", "--name", name, *references]
     logged(f"loading images into {name}", command, LOGS / "kind-load.log")

@@ -14,9 +14,28 @@ from e2e.cluster.rootfs import debian_image
 from e2e.cluster.tools import KUBERNETES_VERSION, module_folder, tool
 
 PULL_S = 900  # kind's own image is several hundred MB
-NODE_PACKAGES = tuple(
-    "bash ca-certificates conntrack containerd containernetworking-plugins curl ebtables ethtool gawk iproute2"
-    " iptables iputils-ping jq kmod mount nftables procps runc socat tar util-linux".split()
+NODE_PACKAGES = (
+    "bash",
+    "ca-certificates",
+    "conntrack",
+    "containerd",
+    "containernetworking-plugins",
+    "curl",
+    "ebtables",
+    "ethtool",
+    "gawk",
+    "iproute2",
+    "iptables",
+    "iputils-ping",
+    "jq",
+    "kmod",
+    "mount",
+    "nftables",
+    "procps",
+    "runc",
+    "socat",
+    "tar",
+    "util-linux",
 )
 _IN_NODE = ("kubeadm", "kubelet", "kubectl")
 _FILES = HERE / "node"
@@ -81,7 +100,7 @@ def _make(tag: str) -> None:
 
 def _image(reference: str, iptables: Path) -> Image:
     """What one of kubeadm's images is made of; its name says which program it runs."""
-    name = reference.rsplit("/", 1)[1].split(":")[0]
+    name = reference.rsplit("/", 1)[1].partition(":")[0]
     return Image(reference, tool(name, "linux"), name, (iptables,) if name == "kube-proxy" else ())
 
 

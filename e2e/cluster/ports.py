@@ -38,7 +38,7 @@ def _choose(name: str, before: int) -> int:
         if not wish.isdigit() or not 0 < int(wish) < 65536:
             raise Problem(f"{variable}={wish} is no port", "give a number from 1 to 65535, or leave it out")
         if not _free(int(wish)):
-            raise Problem(f"port {wish} on 127.0.0.1 is taken", f"free it, or set {variable} to another, or leave it out")
+            raise Problem(f"port {wish} on 127.0.0.1 is taken", f"free it, or choose another in {variable}")
         return int(wish)
     if before and _free(before):
         return before

@@ -67,8 +67,9 @@ def _make(name: str, packages: tuple[str, ...], reference: str) -> None:
 
 def _sources() -> list[str]:
     """This machine's own Debian mirrors, where it runs the same suite; else mmdebstrap's default."""
+    row = "$(REPO_URI) $(CODENAME) $(ORIGIN) $(COMPONENT)"
     listing = subprocess.run(
-        ["apt-get", "indextargets", "--format", "$(REPO_URI) $(CODENAME) $(ORIGIN) $(COMPONENT)", "Created-By: Packages"],
+        ["apt-get", "indextargets", "--format", row, "Created-By: Packages"],
         capture_output=True,
         text=True,
         check=False,

@@ -13,18 +13,17 @@ from e2e.cluster.places import CACHE, HERE, LOGS, fingerprint, need_space
 
 KUBERNETES_VERSION = "v1.35.4"
 _VERSION = "k8s.io/component-base/version"
-_STAMP = (
-    f"-X {_VERSION}.gitVersion={KUBERNETES_VERSION} -X {_VERSION}.gitMajor=1 -X {_VERSION}.gitMinor=35"
-)
+_STAMP = f"-X {_VERSION}.gitVersion={KUBERNETES_VERSION} -X {_VERSION}.gitMajor=1 -X {_VERSION}.gitMinor=35"
 
 
 @dataclass(frozen=True)
 class Tool:
-    """One program: the Go module under tools/ that pins it, its package, and extra linker flags."""
+    """One program: the Go module under tools/ that pins it, its package, extra linker flags, build tags."""
 
     module: str
     package: str
     stamp: str = ""
+    tags: str = ""
 
 
 TOOLS = {
@@ -35,6 +34,10 @@ TOOLS = {
     "traefik": Tool("traefik", "github.com/traefik/traefik/v3/cmd/traefik"),
     "rclone": Tool("rclone", "github.com/rclone/rclone"),
     "pause": Tool("pause", "."),
+    # of the service discoveries only Kubernetes': the others are most of the build
+    "prometheus": Tool(
+        "prometheus", "github.com/prometheus/prometheus/cmd/prometheus", tags="remove_all_sd,enable_kubernetes_sd"
+    ),
     **{
         name: Tool("kubernetes", f"k8s.io/kubernetes/cmd/{name}", _STAMP)
         for name in (
@@ -61,7 +64,7 @@ def tool(name: str, system: str = "") -> Path:
     spec = TOOLS[name]
     module = HERE / "tools" / spec.module
     system = system or platform.system().lower()
-    key = fingerprint(module, spec.package, spec.stamp, system, platform.machine())
+    key = fingerprint(module, spec.package, spec.stamp + spec.tags, system, platform.machine())
     path = CACHE / "bin" / f"{name}-{key}"
     if not path.exists():
         with locked(CACHE / "lock" / f"go-{spec.module}", f"build of {spec.module}"):
@@ -93,10 +96,13 @@ def _build(name: str, spec: Tool, module: Path, path: Path, system: str) -> None
     say(f"building {name} (once; kept in {path.parent})")
     nice = ["nice", "-n", "10"] if shutil.which("nice") else []
     flags = f"-s -w {spec.stamp}".strip()
+    command: list[str | Path] = [*nice, "go", "build", "-trimpath", "-ldflags", flags]
+    if spec.tags:
+        command += ["-tags", spec.tags]
     try:
         logged(
             f"building {name}",
-            [*nice, "go", "build", "-trimpath", "-ldflags", flags, "-o", part, spec.package],
+            [*command, "-o", part, spec.package],
             LOGS / f"build-{name}.log",
             cwd=module,
             # static programs fit images made FROM scratch
