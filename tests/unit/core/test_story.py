@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from penstock.api.status import Phase, Status
 from penstock.core.objects import DEPLOYMENT, ROLLOUT_ANALYSIS
 from tests.scenario import NAMESPACE, Behaviour, Scenario, outcomes, spec
@@ -17,7 +19,7 @@ def degraded(status: Status) -> bool:
     return status.phase == Phase.DEGRADED
 
 
-def served_by(uri: str):
+def served_by(uri: str) -> Callable[[Status], bool]:
     return lambda status: healthy(status) and status.stable is not None and status.stable.uri == uri
 
 

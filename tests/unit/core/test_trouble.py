@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
 from penstock.api.conditions import find_condition
 from penstock.api.status import Phase, Stage, Status
-from penstock.core.objects import CONTROLLER_REVISION, DEPLOYMENT, HTTP_ROUTE, POD, SERVICE, Object, Ref
+from penstock.core.objects import (
+    CLUSTER_MODEL_RUNTIME,
+    CONTROLLER_REVISION,
+    DEPLOYMENT,
+    HTTP_ROUTE,
+    POD,
+    SERVICE,
+    Kind,
+    Object,
+    Ref,
+)
 from tests.scenario import KEY, NAME, NAMESPACE, QUICK, REF, Behaviour, Scenario, outcomes, spec
 from tests.unit.core.test_story import V1, V2, degraded, deployed, healthy, served_by
 
 V3 = "http://files/v3.onnx"
 
 
-def stepping(at_least: int = 1):
+def stepping(at_least: int = 1) -> Callable[[Status], bool]:
     def reached(status: Status) -> bool:
         weight = (status.traffic.applied_weight if status.traffic else 0) or 0
         return status.rollout is not None and status.rollout.stage == Stage.STEPPING and weight >= at_least
@@ -326,7 +338,6 @@ def test_a_bad_spec_changes_nothing_of_what_serves() -> None:
 def test_editing_the_runtime_restarts_nothing() -> None:
     scenario = deployed(Scenario())
     pods = {p["metadata"]["uid"] for p in scenario.cluster.all(POD, NAMESPACE)}
-    from penstock.core.objects import CLUSTER_MODEL_RUNTIME
 
     def upgrade(runtime: Object) -> None:
         runtime["spec"]["template"]["spec"]["containers"][0]["image"] = "runtime:newer"
@@ -339,7 +350,7 @@ def test_editing_the_runtime_restarts_nothing() -> None:
 
 
 @pytest.mark.parametrize("kind", [DEPLOYMENT, SERVICE])
-def test_a_child_deleted_by_hand_comes_back(kind) -> None:
+def test_a_child_deleted_by_hand_comes_back(kind: Kind) -> None:
     scenario = deployed(Scenario())
     for obj in scenario.cluster.all(kind, NAMESPACE):
         scenario.cluster.remove(Ref(kind, NAMESPACE, obj["metadata"]["name"]))

@@ -193,14 +193,16 @@ def _applies(wanted: Iterable[Object], live: Live) -> Iterable[Action]:
 
 
 def _cohorts(world: World) -> Iterable[Action]:
-    """A pod re-reads its ConfigMap a minute late; an annotation makes its kubelet look at once."""
+    """A running pod would see its changed ConfigMap a minute late; an annotation makes its kubelet look at once.
+
+    The canary's pods need no push: their ConfigMap had the cohort before they started.
+    """
     rollout = world.status.rollout
-    if rollout is None or rollout.stage in (None, Stage.RESOLVING) or not rollout.id:
+    if rollout is None or rollout.stage in (None, Stage.RESOLVING) or not rollout.id or world.stable is None:
         return
-    for side in (world.stable, world.canary):
-        for pod in side.pods if side else ():
-            if pod.cohort != rollout.id and not pod.deleting:
-                yield Annotate(ref_of(pod.live), {observe.ANNOTATION_COHORT: rollout.id}, fence_of(pod.live))
+    for pod in world.stable.pods:
+        if pod.cohort != rollout.id and pod.ready:
+            yield Annotate(ref_of(pod.live), {observe.ANNOTATION_COHORT: rollout.id}, fence_of(pod.live))
 
 
 # --- what may go ---------------------------------------------------------------------------------

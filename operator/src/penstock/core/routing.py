@@ -109,7 +109,7 @@ class ReplicaRouter:
     def achievable(self, weight: int, replicas: int) -> int:
         """See Router. `k` canary pods beside `replicas` stable ones get k / (k + replicas)."""
         canary = self.canary_replicas(weight, replicas)
-        return 100 * canary // (canary + replicas) if canary else 0
+        return max(1, 100 * canary // (canary + replicas)) if canary else 0
 
     def canary_replicas(self, weight: int, replicas: int) -> int:
         """See Router. The full size at 100 %, else the most that does not overshoot."""
@@ -230,5 +230,6 @@ def _route_problem(route: Object, generation: int, parents_wanted: int) -> str:
             if condition is None or int(condition.get("observedGeneration", 0)) < generation:
                 return f"gateway {gateway} has not yet taken over generation {generation} of the HTTPRoute"
             if condition["status"] != "True":
-                return f"gateway {gateway}: {type_} is {condition['status']} ({condition.get('reason')}: {condition.get('message', '')})"
+                words = f"{condition.get('reason')}: {condition.get('message', '')}"
+                return f"gateway {gateway}: {type_} is {condition['status']} ({words})"
     return ""

@@ -258,7 +258,8 @@ def _tell_stepping(world: World, status: Status, impact: str) -> _Story:
         cause = seen.message if seen else "no samples"
         return _Story(
             Phase.PROGRESSING, Reason.CANNOT_MEASURE,
-            f"{where}: CannotMeasure since {rollout.blind_since}: {cause} The weight stays until measuring works again.",
+            f"{where}: CannotMeasure since {rollout.blind_since}: {cause} "
+            "The weight stays until measuring works again.",
         )  # fmt: skip
     if step is not None and step.pause is not None:
         return _Story(
@@ -275,8 +276,8 @@ def _tell_stepping(world: World, status: Status, impact: str) -> _Story:
     if rollout.deadline_at is None:
         return _Story(
             Phase.PROGRESSING, Reason.INCONCLUSIVE,
-            f"{where}: undecided after {world.spec.rollout.max_duration}; holding. Send more traffic or labels, widen the "
-            "margin, or apply another spec.", stalled=True,
+            f"{where}: undecided after {world.spec.rollout.max_duration}; holding. Send more traffic or labels, "
+            "widen the margin, or apply another spec.", stalled=True,
         )  # fmt: skip
     if step is not None and step.hold is not None:
         return _Story(Phase.PROGRESSING, Reason.HOLDING, f"{where}: hold for {step.hold}.")
@@ -353,13 +354,15 @@ def _conditions(world: World, status: Status, story: _Story, ready: int) -> tupl
     conditions = world.status.conditions
     is_ready = story.phase == Phase.HEALTHY
     serving = ready > 0
+    working = story.phase in (Phase.PROGRESSING, Phase.PENDING) and not story.stalled
+    serves = Reason.SERVING if serving else Reason.NOT_SERVING
     facts: list[tuple[ConditionType, bool | None, str, str]] = [
         (ConditionType.READY, is_ready, story.reason, story.message),
-        (ConditionType.AVAILABLE, serving, Reason.SERVING if serving else Reason.NOT_SERVING, _impact(status)),
-        (ConditionType.RECONCILING, (story.phase in (Phase.PROGRESSING, Phase.PENDING) and not story.stalled) or None, story.reason, story.message),
+        (ConditionType.AVAILABLE, serving, serves, _impact(status)),
+        (ConditionType.RECONCILING, working or None, story.reason, story.message),
         (ConditionType.STALLED, story.stalled or None, story.reason, story.message),
         (ConditionType.MEASURED, _measured(world), *_measured_words(world)),
-    ]  # fmt: skip
+    ]
     for type_, holds, reason, message in facts:
         if holds is None:
             conditions = drop_condition(conditions, type_)

@@ -58,7 +58,7 @@ def strategy_of(spec: Spec) -> Strategy:
 
 
 def _unreachable(weights: list[int], replicas: int) -> str:
-    smallest = round(100 / (replicas + 1))
+    smallest = -(-100 // (replicas + 1))
     needed = -(-(100 - weights[0]) // weights[0])
     return (
         f"router Replicas cannot give a canary {', '.join(f'{w} %' for w in weights)} beside {replicas} stable "

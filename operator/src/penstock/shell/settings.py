@@ -40,7 +40,6 @@ class Settings:
     prometheus_ca_file: Path | None = None
     prometheus_matchers: Mapping[str, str] | None = None
     scrape_seconds: float = 15.0
-    block_seconds: float = 60.0
     log_format: str = "json"
     log_level: str = "INFO"
     http_port: int = 8080
@@ -85,7 +84,6 @@ def load(environ: Mapping[str, str]) -> Settings:
         "prometheus_ca_file": get("PROMETHEUS_CA_FILE", _file, None),
         "prometheus_matchers": get("PROMETHEUS_MATCHERS", _matchers, None),
         "scrape_seconds": get("SCRAPE_INTERVAL", _between(1, 600), 15.0),
-        "block_seconds": get("BLOCK_SECONDS", _between(1, 3600), 60.0),
         "log_format": get("LOG_FORMAT", _one_of("json", "text"), "json"),
         "log_level": get("LOG_LEVEL", _one_of("DEBUG", "INFO", "WARNING", "ERROR"), "INFO"),
         "http_port": int(get("HTTP_PORT", _between(0, 65535), 8080.0)),
