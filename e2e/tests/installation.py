@@ -1,0 +1,103 @@
+"""The operator as it is installed: its Helm release, its pods, and the Prometheus it reads."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from e2e.tests.cluster import Cluster, Object
+from e2e.tests.expectation import Expectation
+
+ROOT = Path(__file__).resolve().parents[2]
+CHART = ROOT / "charts" / "penstock"
+RELEASE, NAMESPACE = "penstock", "penstock-system"
+SELECTOR = f"app.kubernetes.io/instance={RELEASE},app.kubernetes.io/component=operator"
+OPERATOR_IMAGE, RUNTIME_IMAGE = "penstock.local/operator:dev", "penstock.local/runtime:dev"
+HELM_SECONDS = 180
+
+
+@dataclass(frozen=True)
+class Prometheus:
+    """The Deployment that the operator reads counters from."""
+
+    namespace: str
+    name: str
+    url: str
+
+
+class Installation:
+    """One Helm release. Settings are given as the chart's values."""
+
+    def __init__(self, cluster: Cluster, helm: Path, prometheus: Prometheus, scrape_seconds: int) -> None:
+        """`scrape_seconds`: how often the Prometheus scrapes model pods."""
+        self._cluster, self._helm, self.prometheus = cluster, helm, prometheus
+        self.scrape_seconds = scrape_seconds
+
+    def usual(self) -> dict[str, Any]:
+        """The values that all stories but a few run with."""
+        return {"prometheus": {"url": self.prometheus.url}, "scrapeInterval": self.scrape_seconds}
+
+    def install(self, values: Mapping[str, Any]) -> None:
+        """Install or upgrade to exactly these values over the chart's own, and wait until the operator is ready."""
+        words = [
+            self._helm, "upgrade", "--install", RELEASE, CHART, "--namespace", NAMESPACE, "--create-namespace",
+            "--reset-values", "--values", "-", "--wait", "--timeout", f"{HELM_SECONDS}s",
+            "--kubeconfig", self._cluster.kubeconfig,
+        ]  # fmt: skip
+        done = subprocess.run(
+            [str(word) for word in words], input=json.dumps(values), capture_output=True, text=True, check=False
+        )
+        if done.returncode:
+            raise RuntimeError(f"helm upgrade failed: {done.stderr.strip()}")
+
+    @contextmanager
+    def with_values(self, values: Mapping[str, Any]) -> Iterator[None]:
+        """Other values for a while."""
+        try:
+            self.install(values)
+            yield
+        finally:
+            self.install(self.usual())
+
+    def pods(self) -> list[Object]:
+        """The operator's pods that are not on their way out."""
+        found = self._cluster.all("Pod", NAMESPACE, SELECTOR)
+        return [pod for pod in found if not pod["metadata"].get("deletionTimestamp")]
+
+    def is_ready(self) -> bool:
+        """Whether an operator is there and ready."""
+        return any(
+            condition["type"] == "Ready" and condition["status"] == "True"
+            for pod in self.pods()
+            for condition in pod.get("status", {}).get("conditions", ())
+        )
+
+    def delete_pods(self) -> None:
+        """`kubectl delete pod` of every operator pod."""
+        for pod in self.pods():
+            self._cluster.delete("Pod", NAMESPACE, pod["metadata"]["name"])
+
+    def kill_pods(self) -> None:
+        """The operator is gone at once, with no time for a last word."""
+        for pod in self.pods():
+            self._cluster.delete("Pod", NAMESPACE, pod["metadata"]["name"], grace_seconds=0)
+
+    def scale_prometheus(self, replicas: int) -> None:
+        """0 takes the Prometheus away."""
+        change = {"spec": {"replicas": replicas}}
+        self._cluster.patch("Deployment", self.prometheus.namespace, self.prometheus.name, change, "scale")
+
+    def restore_prometheus(self) -> None:
+        """Scale it to 1, and wait until it is ready."""
+        self.scale_prometheus(1)
+
+        def problem() -> str:
+            live = self._cluster.get("Deployment", self.prometheus.namespace, self.prometheus.name) or {}
+            return "" if live.get("status", {}).get("readyReplicas") else "no pod of it is ready"
+
+        Expectation("Prometheus is back", problem).within(60)
