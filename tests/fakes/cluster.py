@@ -6,7 +6,6 @@ what the machine's tests lean on is what the server does.
 
 from __future__ import annotations
 
-import copy
 import datetime as dt
 import itertools
 import uuid
@@ -31,6 +30,7 @@ from penstock.core.objects import (
     ref_of,
 )
 from penstock.ports import ClusterError, Conflict, Invalid
+from tests.fakes.copying import copied
 
 from .clock import FakeClock
 from .merge import applied
@@ -124,14 +124,14 @@ class FakeCluster:
         self._begin("replace_status", ref)
         meta = obj["metadata"]
         live = self._fenced(ref, Fence(meta.get("uid"), meta["resourceVersion"]))
-        changed = self._store(ref, live, {**live, "status": copy.deepcopy(obj.get("status", {}))}, status=True)
+        changed = self._store(ref, live, {**live, "status": copied(obj.get("status", {}))}, status=True)
         return self._end("replace_status", ref, changed=changed, obj=self.must(ref))
 
     async def annotate(self, ref: Ref, annotations: Mapping[str, str], fence: Fence) -> Object:
         """See `Cluster.annotate`."""
         self._begin("annotate", ref)
         live = self._fenced(ref, fence)
-        new = copy.deepcopy(live)
+        new = copied(live)
         new["metadata"].setdefault("annotations", {}).update(annotations)
         changed = self._store(ref, live, new)
         return self._end("annotate", ref, changed=changed, obj=self.must(ref))
@@ -169,7 +169,7 @@ class FakeCluster:
     def peek(self, ref: Ref) -> Object | None:
         """A copy of an object, without a request."""
         obj = self._objects.get(ref)
-        return copy.deepcopy(obj) if obj is not None else None
+        return copied(obj) if obj is not None else None
 
     def must(self, ref: Ref) -> Object:
         """A copy of an object that has to be there."""
@@ -181,7 +181,7 @@ class FakeCluster:
         """Copies of all objects of a type in name order, without a request."""
         wanted = (labels or {}).items()
         return [
-            copy.deepcopy(obj)
+            copied(obj)
             for ref, obj in sorted(self._objects.items(), key=lambda item: (item[0].namespace, item[0].name))
             if ref.kind == kind
             and (not namespace or ref.namespace == namespace)
@@ -213,7 +213,7 @@ class FakeCluster:
         live = self.must(ref)
         new = {k: v for k, v in live.items() if k != "status"}
         if status is not None:
-            new["status"] = copy.deepcopy(dict(status))
+            new["status"] = copied(dict(status))
         self._store(ref, live, new, status=True)
         return self.must(ref)
 
@@ -229,7 +229,7 @@ class FakeCluster:
             if not rest and not orphan:
                 self.remove(child_ref)
                 continue
-            new = copy.deepcopy(child)
+            new = copied(child)
             new["metadata"]["ownerReferences"] = rest
             if not rest:
                 del new["metadata"]["ownerReferences"]
@@ -255,7 +255,7 @@ class FakeCluster:
             raise Invalid(f"{ref}: the API server knows no {ref.kind.plural}.{ref.kind.group}")
 
     def _end(self, verb: Verb, ref: Ref, *, changed: bool, obj: Object | None) -> Object:
-        self.writes.append(Write(verb, ref, changed, copy.deepcopy(obj)))
+        self.writes.append(Write(verb, ref, changed, copied(obj)))
         if self._crash == (self._attempts, "after"):
             self._crash = None
             raise Crash(f"after write {self._attempts}: {verb} {ref}")
@@ -292,14 +292,14 @@ class FakeCluster:
         self._objects[ref] = obj
         if ours:
             self._intents[ref, obj["metadata"]["uid"]] = _intent(manifest)
-        return copy.deepcopy(obj)
+        return copied(obj)
 
     def _store(self, ref: Ref, live: Object, new: Object, *, status: bool = False) -> bool:
         """Accept `new` in place of `live`; the resourceVersion moves only on change."""
-        obj = copy.deepcopy(new)
+        obj = copied(new)
         if status or ref.kind in WITH_STATUS:
             spec, state = (live, new) if status else (new, live)
-            obj = _but(spec, "status") | ({"status": copy.deepcopy(state["status"])} if "status" in state else {})
+            obj = _but(spec, "status") | ({"status": copied(state["status"])} if "status" in state else {})
         meta, old = obj["metadata"], live["metadata"]
         for name in ("uid", "resourceVersion", "creationTimestamp", "generation"):
             if name in old:
@@ -317,12 +317,12 @@ class FakeCluster:
 
 
 def _but(obj: Mapping[str, Any], *names: str) -> Object:
-    return copy.deepcopy({k: v for k, v in obj.items() if k not in names})
+    return copied({k: v for k, v in obj.items() if k not in names})
 
 
 def _intent(manifest: Object) -> Object:
     """The fields an applier may own."""
-    out = copy.deepcopy(manifest)
+    out = copied(manifest)
     if kind_of(manifest) in WITH_STATUS:
         out.pop("status", None)
     for name in ("uid", "resourceVersion", "creationTimestamp", "generation", "managedFields"):

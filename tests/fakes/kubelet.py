@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import datetime as dt
 import itertools
 import json
@@ -10,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from penstock.core.objects import DEPLOYMENT, HTTP_ROUTE, POD, Object, Ref, ref_of
+from tests.fakes.copying import copied
 
 from .cluster import FakeCluster
 
@@ -71,7 +71,7 @@ class Kubelet:
     def progress_deadline(self, deployment: Ref | Object) -> Object:
         """The Deployment's own deadline has passed without progress."""
         live = self._deployment(deployment)
-        status = copy.deepcopy(live.get("status", {}))
+        status = copied(live.get("status", {}))
         status["observedGeneration"] = live["metadata"]["generation"]
         status["conditions"] = [
             self._condition(live, "Available", "False", reason="MinimumReplicasUnavailable", message=""),
@@ -85,7 +85,7 @@ class Kubelet:
         word = ("True", "Accepted", "ResolvedRefs") if accepted else ("False", "NoMatchingParent", "RefNotPermitted")
         parents = [
             {
-                "parentRef": copy.deepcopy(parent),
+                "parentRef": copied(parent),
                 "controllerName": "example.com/gateway",
                 "conditions": [
                     self._condition(live, kind, word[0], reason=reason, message=message)
@@ -145,7 +145,7 @@ class Kubelet:
                 "annotations": dict(template["metadata"].get("annotations", {})),
                 "ownerReferences": [owner],
             },
-            "spec": {**copy.deepcopy(template["spec"]), "nodeName": "node-1"},
+            "spec": {**copied(template["spec"]), "nodeName": "node-1"},
         }
         self.cluster.put(pod)
         return self.cluster.set_status(ref_of(pod), {"phase": "Pending"})

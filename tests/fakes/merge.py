@@ -8,9 +8,10 @@ Lists are atomic but for those that Kubernetes merges by key.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Mapping
 from typing import Any
+
+from tests.fakes.copying import copied
 
 Key = Callable[[Mapping[str, Any]], Any]
 
@@ -35,11 +36,11 @@ def applied(live: Any, last: Any, new: Any, field: str = "") -> Any:
     key = _LIST_KEYS.get(field)
     if key is not None and isinstance(new, list) and all(isinstance(item, Mapping) for item in new):
         return _merge_lists(live, last, new, key)
-    return copy.deepcopy(new)
+    return copied(new)
 
 
 def _merge_maps(live: Any, last: Any, new: Mapping[str, Any]) -> dict[str, Any]:
-    out = copy.deepcopy(dict(live)) if isinstance(live, Mapping) else {}
+    out = copied(dict(live)) if isinstance(live, Mapping) else {}
     before = last if isinstance(last, Mapping) else {}
     for name in before:
         if name not in new and name in out:
@@ -61,7 +62,7 @@ def _merge_lists(live: Any, last: Any, new: list[Any], key: Key) -> list[Any]:
     news = {key(item): item for item in new}
     merged = [applied(lives.get(k), lasts.get(k), item) for k, item in news.items()]
     # Entries of others keep their place behind ours; ours that we no longer apply go.
-    merged += [copy.deepcopy(item) for k, item in lives.items() if k not in news and k not in lasts]
+    merged += [copied(item) for k, item in lives.items() if k not in news and k not in lasts]
     return merged
 
 

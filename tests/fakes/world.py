@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 from penstock.core.gates.samples import Series
 from penstock.core.objects import Object
 from penstock.ports import MetricsUnavailable, PodTarget, ProbeFailed, SampleQuery
+from tests.fakes.copying import copied
 
 
 class FakeMetrics:
@@ -48,7 +48,7 @@ class FakeInspector:
         answer = self.by_revision.get(pod.revision, self.default)
         if self.down is not None or answer is None:
             raise ProbeFailed(self.down or f"pod {pod.name} did not answer")
-        return {**copy.deepcopy(dict(answer)), "name": model}
+        return {**copied(dict(answer)), "name": model}
 
 
 @dataclass(frozen=True, slots=True)
