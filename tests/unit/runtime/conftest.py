@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 
 from tests.unit.runtime.model_files import write_all
-from tests.unit.runtime.process import ServerProcess
+from tests.unit.runtime.process import Server, ServerProcess, ServerThread
 
-Start = Callable[..., ServerProcess]
+Start = Callable[..., ServerThread]
+StartProcess = Callable[..., ServerProcess]
 
 
 @pytest.fixture(scope="session")
@@ -23,12 +26,24 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def start_server(models: Path) -> Iterator[Start]:
-    """Start servers of a model in `models`, as "m"; all are ended with the test."""
-    started: list[ServerProcess] = []
+    """Start servers of a model in `models`, as "m", in threads; all are ended with the test."""
+    yield from _starter(models, ServerThread)
 
-    def start(model: str, *arguments: str, **env: str) -> ServerProcess:
-        path = ("--model-path", str(models / model), "--model-name", "m")
-        server = ServerProcess(*path, *arguments, env=env)
+
+@pytest.fixture
+def start_process(models: Path) -> Iterator[StartProcess]:
+    """The same, as processes."""
+    yield from _starter(models, ServerProcess)
+
+
+S = TypeVar("S", ServerThread, ServerProcess)
+
+
+def _starter(models: Path, kind: type[S]) -> Iterator[Callable[..., S]]:
+    started: list[S] = []
+
+    def start(model: str, *arguments: str, **env: str) -> S:
+        server = kind("--model-path", str(models / model), "--model-name", "m", *arguments, env=env)
         started.append(server)
         return server
 
@@ -37,8 +52,8 @@ def start_server(models: Path) -> Iterator[Start]:
         server.kill()
 
 
-def _shared(models: Path, model: str) -> Iterator[ServerProcess]:
-    server = ServerProcess("--model-path", str(models / model), "--model-name", "m")
+def _shared(models: Path, model: str) -> Iterator[Server]:
+    server = ServerThread("--model-path", str(models / model), "--model-name", "m")
     try:
         yield server.ready()
     finally:
@@ -46,12 +61,23 @@ def _shared(models: Path, model: str) -> Iterator[ServerProcess]:
 
 
 @pytest.fixture(scope="session")
-def iris(models: Path) -> Iterator[ServerProcess]:
+def iris(models: Path) -> Iterator[Server]:
     """A server of the iris forest that tests share; they must not rely on its counters."""
     yield from _shared(models, "iris")
 
 
 @pytest.fixture(scope="session")
-def echo(models: Path) -> Iterator[ServerProcess]:
+def echo(models: Path) -> Iterator[Server]:
     """A server of the echo model that tests share."""
     yield from _shared(models, "echo")
+
+
+@pytest.fixture
+def quiet_logs() -> Iterator[None]:
+    """Give the root logger back as it was: the command line sets up its own."""
+    root, own = logging.getLogger(), logging.getLogger("penstock_runtime")
+    before = root.handlers, root.level, own.level
+    yield
+    root.handlers = before[0]
+    root.setLevel(before[1])
+    own.setLevel(before[2])

@@ -1,9 +1,11 @@
-"""A real server process on loopback, for tests."""
+"""Real servers on loopback, for tests: as a process, or in a thread of the tests' own."""
 
 from __future__ import annotations
 
+import asyncio
 import http.client
 import json
+import logging
 import os
 import queue
 import signal
@@ -11,13 +13,22 @@ import subprocess
 import sys
 import threading
 import time
+from argparse import ArgumentParser
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
+
+import uvloop
+
+from penstock_runtime.log import JsonFormatter
+from penstock_runtime.server.process import Process
+from penstock_runtime.server.settings import add_arguments, read_settings
 
 SOURCES = Path(__file__).parents[3] / "runtime" / "src"
-DEADLINE = 30.0
+DEADLINE = 60.0
+PORTS = ("--host", "127.0.0.1", "--http-port", "0", "--admin-port", "0", "--metrics-port", "0")
 
 
 @dataclass(frozen=True)
@@ -45,69 +56,40 @@ def call(port: int, method: str, path: str, body: object = None, headers: Mappin
         connection.close()
 
 
-class ServerProcess:
-    """`penstock-runtime serve` on ports of the system's choice; its log lines are read as they come."""
+class Server:
+    """A server on ports of the system's choice; its log lines are read as they come."""
 
-    def __init__(self, *arguments: str, env: Mapping[str, str] | None = None) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "penstock_runtime", "serve", "--host", "127.0.0.1",
-             "--http-port", "0", "--admin-port", "0", "--metrics-port", "0", *arguments],
-            env={**os.environ, "PYTHONPATH": str(SOURCES), **(env or {})},
-            stderr=subprocess.PIPE, text=True,
-        )  # fmt: skip
+    def __init__(self) -> None:
         self.log: list[dict[str, Any]] = []
-        self._lines: queue.Queue[dict[str, Any] | None] = queue.Queue()
-        self._reader = threading.Thread(target=self._read, daemon=True)
-        self._reader.start()
+        self.lines: queue.Queue[dict[str, Any] | None] = queue.Queue()
         self.http_port = self.admin_port = self.metrics_port = 0
 
-    def _read(self) -> None:
-        assert self._process.stderr is not None
-        with self._process.stderr as stream:
-            for line in stream:
-                self._lines.put(json.loads(line))
-        self._lines.put(None)
-
     def wait_log(self, message: str) -> dict[str, Any]:
-        """Return the first line (not yet waited for) with `message`; fail if the process ends before."""
+        """Return the first line (not yet waited for) with `message`; fail if the server ends before."""
         end = time.monotonic() + DEADLINE
         while True:
-            line = self._lines.get(timeout=max(0.01, end - time.monotonic()))
+            line = self.lines.get(timeout=max(0.01, end - time.monotonic()))
             assert line is not None, f"the server ended without {message!r}: {self.log}"
             self.log.append(line)
             if line["msg"] == message:
                 return line
 
-    def start(self) -> ServerProcess:
+    def start(self) -> Self:
         """Wait until the ports are known."""
         ports = self.wait_log("listening")
         self.http_port, self.admin_port = ports["http_port"], ports["admin_port"]
         self.metrics_port = ports["metrics_port"]
         return self
 
-    def ready(self) -> ServerProcess:
+    def ready(self) -> Self:
         """Wait until the model is loaded and warm."""
         self.start()
         self.wait_log("ready")
         return self
 
-    def terminate(self) -> None:
-        """Send SIGTERM."""
-        self._process.send_signal(signal.SIGTERM)
-
-    def wait_exit(self) -> int:
-        """Return the exit code, once all log lines have been read."""
-        code = self._process.wait(DEADLINE)
-        self._reader.join(DEADLINE)
-        while (line := self._lines.get_nowait()) is not None:
-            self.log.append(line)
-        return code
-
     def kill(self) -> None:
         """End it at once; for fixtures."""
-        self._process.kill()
-        self._process.wait(DEADLINE)
-        self._reader.join(DEADLINE)
+        raise NotImplementedError
 
     def get(self, path: str) -> Reply:
         return call(self.http_port, "GET", path)
@@ -122,6 +104,98 @@ class ServerProcess:
         reply = call(self.metrics_port, "GET", "/metrics")
         assert reply.status == 200
         return reply.body.decode()
+
+
+class ServerProcess(Server):
+    """`penstock-runtime serve` as a process of its own."""
+
+    def __init__(self, *arguments: str, env: Mapping[str, str] | None = None) -> None:
+        super().__init__()
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "penstock_runtime", "serve", *PORTS, *arguments],
+            env={**os.environ, "PYTHONPATH": str(SOURCES), **(env or {})},
+            stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        assert self._process.stderr is not None
+        with self._process.stderr as stream:
+            for line in stream:
+                self.lines.put(json.loads(line))
+        self.lines.put(None)
+
+    def terminate(self) -> None:
+        """Send SIGTERM."""
+        self._process.send_signal(signal.SIGTERM)
+
+    def wait_exit(self) -> int:
+        """Return the exit code, once all log lines have been read."""
+        code = self._process.wait(DEADLINE)
+        self._reader.join(DEADLINE)
+        while (line := self.lines.get_nowait()) is not None:
+            self.log.append(line)
+        return code
+
+    def kill(self) -> None:
+        self._process.kill()
+        self._process.wait(DEADLINE)
+        self._reader.join(DEADLINE)
+
+
+class ServerThread(Server):
+    """The same server in a thread of this process: for tests that are not about the process itself."""
+
+    def __init__(self, *arguments: str, env: Mapping[str, str] | None = None) -> None:
+        super().__init__()
+        parser = ArgumentParser()
+        add_arguments(parser)
+        self._settings = read_settings(parser.parse_args([*PORTS, *arguments]), env or {})
+        self._begun = threading.Event()
+        self._thread = threading.Thread(target=self._run)
+        self._thread.start()
+        self._begun.wait(DEADLINE)
+
+    def _run(self) -> None:
+        handler = _Collector(self.lines)
+        logger = logging.getLogger("penstock_runtime")
+        before = logger.level
+        logger.setLevel(logging.INFO)
+        logger.addHandler(handler)
+        try:
+            uvloop.run(self._serve())
+        except asyncio.CancelledError:
+            pass
+        finally:
+            logger.removeHandler(handler)
+            logger.setLevel(before)
+            self.lines.put(None)
+
+    async def _serve(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._task = asyncio.current_task()
+        self._begun.set()
+        await Process(self._settings).run(asyncio.Event())
+
+    def kill(self) -> None:
+        if self._thread.is_alive() and self._task is not None:
+            with suppress(RuntimeError):  # the loop may be closed by now
+                self._loop.call_soon_threadsafe(self._task.cancel)
+        self._thread.join(DEADLINE)
+
+
+class _Collector(logging.Handler):
+    """Puts the lines that the thread which made it logs into a queue."""
+
+    def __init__(self, lines: queue.Queue[dict[str, Any] | None]) -> None:
+        super().__init__()
+        self._lines = lines
+        self._owner = threading.get_ident()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.thread == self._owner:
+            self._lines.put(json.loads(JsonFormatter().format(record)))
 
 
 def tensor(name: str, datatype: str, shape: list[int], data: object) -> dict[str, object]:

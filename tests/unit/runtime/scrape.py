@@ -5,7 +5,7 @@ from __future__ import annotations
 from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.unit.runtime.process import ServerProcess
+from tests.unit.runtime.process import Server
 
 
 def families(text: str) -> dict[str, Metric]:
@@ -13,7 +13,7 @@ def families(text: str) -> dict[str, Metric]:
     return {family.name: family for family in text_string_to_metric_families(text)}
 
 
-def sample(server: ServerProcess, name: str, **labels: str) -> float:
+def sample(server: Server, name: str, **labels: str) -> float:
     """Return the one sample of that name that has all `labels`.
 
     The parser adds _total to the names of all counters, which those of the contract do not all have.
@@ -28,7 +28,7 @@ def sample(server: ServerProcess, name: str, **labels: str) -> float:
     return found[0]
 
 
-def requests_by_outcome(server: ServerProcess) -> dict[str, float]:
+def requests_by_outcome(server: Server) -> dict[str, float]:
     """Return penstock_requests_total by outcome."""
     samples = families(server.metrics_text())["penstock_requests"].samples
     return {item.labels["outcome"]: item.value for item in samples}

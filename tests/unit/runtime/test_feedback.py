@@ -12,7 +12,7 @@ import pytest
 from penstock_runtime.server.feedback.ids import Issuer
 from penstock_runtime.server.feedback.keys import Keys
 from tests.unit.runtime.conftest import Start
-from tests.unit.runtime.process import SETOSA, VIRGINICA, ServerProcess, iris_request
+from tests.unit.runtime.process import SETOSA, VIRGINICA, Server, iris_request
 from tests.unit.runtime.scrape import families, sample
 
 NONE_REJECTED = {"unmatched": 0, "duplicate": 0, "expired": 0}
@@ -26,11 +26,11 @@ def key_dir(tmp_path: Path) -> Path:
     return folder
 
 
-def predict(server: ServerProcess, *rows: list[float]) -> str:
+def predict(server: Server, *rows: list[float]) -> str:
     return server.infer(iris_request(*rows)).headers["penstock-prediction-id"]
 
 
-def feedback(server: ServerProcess, **labels: str) -> dict[str, float]:
+def feedback(server: Server, **labels: str) -> dict[str, float]:
     """Return penstock_feedback_total by result, summed over what matches `labels`."""
     found: dict[str, float] = {"correct": 0, "incorrect": 0}
     for item in families(server.metrics_text())["penstock_feedback"].samples:
@@ -125,13 +125,13 @@ MALFORMED: list[object] = [
 
 
 @pytest.mark.parametrize("body", MALFORMED)
-def test_a_malformed_batch_is_refused_as_a_whole(iris: ServerProcess, body: object) -> None:
+def test_a_malformed_batch_is_refused_as_a_whole(iris: Server, body: object) -> None:
     reply = iris.feedback(body)
     assert reply.status == 400
     assert list(reply.json) == ["error"]
 
 
-def test_values_that_fit_no_prediction_are_unmatched(iris: ServerProcess) -> None:
+def test_values_that_fit_no_prediction_are_unmatched(iris: Server) -> None:
     prediction = predict(iris, SETOSA)
     values = [{"label": {}}, {"label": None}, {"label": []}, {"correct": 1}, {"error": "x"}, {"error": True}]
     batch = [{"id": prediction, **value} for value in values]

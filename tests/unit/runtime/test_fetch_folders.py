@@ -16,6 +16,8 @@ import pytest
 
 from tests.unit.runtime.fetching import Place, make_place
 
+pytestmark = pytest.mark.usefixtures("quiet_logs")
+
 FILES = {"model.onnx": b"graph", "weights/a.bin": b"a" * 3_000_000, "weights/b.bin": b"b"}
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import logging
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,6 +22,8 @@ from tests.unit.runtime.file_server import (
     with_login,
 )
 
+pytestmark = pytest.mark.usefixtures("quiet_logs")
+
 BODY = b"model bytes " * 1000
 DIGEST = f"sha256:{hashlib.sha256(BODY).hexdigest()}"
 OTHER = "sha256:" + "0" * 64
@@ -37,15 +38,6 @@ def server() -> Iterator[FileServer]:
 @pytest.fixture
 def place(tmp_path: Path) -> Place:
     return make_place(tmp_path)
-
-
-@pytest.fixture(autouse=True)
-def _quiet() -> Iterator[None]:
-    """Give the root logger back as it was: the command line sets up its own."""
-    root = logging.getLogger()
-    before, level = root.handlers, root.level
-    yield
-    root.handlers, root.level = before, level
 
 
 @pytest.mark.parametrize("action", [content(BODY), chunked(BODY)])

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.runtime.conftest import Start
-from tests.unit.runtime.process import SETOSA, ServerProcess, call, iris_request, tensor
+from penstock_runtime.__main__ import main
+from tests.unit.runtime.conftest import Start, StartProcess
+from tests.unit.runtime.process import PORTS, SETOSA, ServerProcess, call, iris_request, tensor
 from tests.unit.runtime.test_overload import wait_until
 
 LOAD_FAILURES = [
@@ -33,17 +34,26 @@ def odd_models(models: Path) -> Path:
     return models
 
 
-@pytest.mark.usefixtures("odd_models")
+@pytest.mark.usefixtures("quiet_logs")
 @pytest.mark.parametrize(("model", "message"), LOAD_FAILURES)
-def test_a_model_that_cannot_be_served_ends_the_process_and_says_why(
-    start_server: Start, tmp_path: Path, model: str, message: str
+def test_a_model_that_cannot_be_served_ends_the_command_and_says_why(
+    odd_models: Path, tmp_path: Path, model: str, message: str
 ) -> None:
-    log = tmp_path / "termination"
-    server = start_server(model, "--termination-log", str(log))
-    assert server.wait_exit() == 1
+    assert refused(odd_models / model, tmp_path, "ModelLoadFailed", message)
+
+
+def refused(model: Path, folder: Path, reason: str, message: str) -> bool:
+    """Return whether serving `model` exits 1 with this in its termination log."""
+    log = folder / "termination"
+    code = main(["serve", *PORTS, "--model-path", str(model), "--termination-log", str(log)])
     report = json.loads(log.read_bytes())
-    assert report["reason"] == "ModelLoadFailed"
-    assert message in report["message"]
+    return code == 1 and report["reason"] == reason and message in report["message"]
+
+
+def test_a_corrupt_model_ends_the_process(start_process: StartProcess) -> None:
+    server = start_process("corrupt")
+    assert server.wait_exit() == 1
+    assert server.log[-1]["reason"] == "ModelLoadFailed"
 
 
 @pytest.mark.parametrize(
@@ -57,22 +67,25 @@ def test_a_model_that_cannot_be_served_ends_the_process_and_says_why(
         ({"PENSTOCK_FEEDBACK": '{"output":"score"}'}, "'score' is no output of the model"),
     ],
 )
-def test_a_wrong_setting_is_named(start_server: Start, tmp_path: Path, env: dict[str, str], message: str) -> None:
+@pytest.mark.usefixtures("quiet_logs")
+def test_a_wrong_setting_is_named(
+    models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, env: dict[str, str], message: str
+) -> None:
+    for name, value in env.items():
+        monkeypatch.setenv(name, value)
+    assert refused(models / "iris", tmp_path, "InvalidConfiguration", message)
+
+
+@pytest.mark.usefixtures("quiet_logs")
+def test_a_taken_port_is_known_before_the_model_is_loaded(tmp_path: Path, start_server: Start) -> None:
+    port = str(start_server("iris").start().http_port)
     log = tmp_path / "termination"
-    server = start_server("iris", "--termination-log", str(log), **env)
-    assert server.wait_exit() == 1
-    report = json.loads(log.read_bytes())
-    assert report["reason"] == "InvalidConfiguration"
-    assert message in report["message"]
-
-
-def test_a_taken_port_is_known_before_the_model_is_loaded(start_server: Start, models: Path) -> None:
-    first = start_server("iris").start()
-    second = ServerProcess(
-        "--model-path", str(models / "iris"), "--http-port", str(first.http_port), "--model-name", "m"
-    )
-    assert second.wait_exit() == 1
-    assert second.log[-1]["error"] == f"port {first.http_port} is taken by another process; choose another one"
+    arguments = ["--model-path", "/nothing", "--http-port", port, "--termination-log", str(log)]
+    assert main(["serve", *PORTS, *arguments]) == 1
+    assert json.loads(log.read_bytes()) == {
+        "reason": "InvalidConfiguration",
+        "message": f"port {port} is taken by another process; choose another one",
+    }
 
 
 def test_settings_are_logged_at_the_start(start_server: Start) -> None:
@@ -83,8 +96,8 @@ def test_settings_are_logged_at_the_start(start_server: Start) -> None:
     assert start_server("slow").ready().log[-1]["inline_elements"] == 0
 
 
-def test_a_request_in_flight_at_the_end_of_the_grace_is_finished(start_server: Start) -> None:
-    server = start_server("slow", "--drain-seconds", "0").ready()
+def test_a_request_in_flight_at_the_end_of_the_grace_is_finished(start_process: StartProcess) -> None:
+    server = start_process("slow", "--drain-seconds", "0").ready()
     with ThreadPoolExecutor(1) as pool:
         job = pool.submit(server.infer, {"inputs": [tensor("n", "INT64", [1], [3000])]})
         wait_until(lambda: in_flight(server))
@@ -96,8 +109,8 @@ def test_a_request_in_flight_at_the_end_of_the_grace_is_finished(start_server: S
     assert server.log[-1]["finished"] is True
 
 
-def test_what_does_not_end_in_time_is_answered_with_503(start_server: Start) -> None:
-    server = start_server("slow", "--drain-seconds", "0", "--shutdown-seconds", "0.5").ready()
+def test_what_does_not_end_in_time_is_answered_with_503(start_process: StartProcess) -> None:
+    server = start_process("slow", "--drain-seconds", "0", "--shutdown-seconds", "0.5").ready()
     with ThreadPoolExecutor(1) as pool:
         job = pool.submit(server.infer, {"inputs": [tensor("n", "INT64", [1], [2**40])]})
         wait_until(lambda: in_flight(server))
@@ -121,8 +134,8 @@ def in_flight(server: ServerProcess) -> bool:
     return False
 
 
-def test_during_the_grace_requests_are_still_answered_and_clients_told_to_leave(start_server: Start) -> None:
-    server = start_server("iris", "--drain-seconds", "30").ready()
+def test_during_the_grace_requests_are_still_answered_and_clients_told_to_leave(start_process: StartProcess) -> None:
+    server = start_process("iris", "--drain-seconds", "30").ready()
     assert "connection" not in server.infer(iris_request(SETOSA)).headers
     server.terminate()
     server.wait_log("draining")
@@ -199,8 +212,8 @@ class Load:
             thread.join()
 
 
-def test_sigterm_under_load_fails_no_request(start_server: Start) -> None:
-    leaving, staying = start_server("iris", "--drain-seconds", "1").ready(), start_server("iris").ready()
+def test_sigterm_under_load_fails_no_request(start_process: StartProcess) -> None:
+    leaving, staying = start_process("iris", "--drain-seconds", "1").ready(), start_process("iris").ready()
     balancer = Balancer([leaving, staying])
     load = Load(balancer, clients=8)
     try:
@@ -216,8 +229,8 @@ def test_sigterm_under_load_fails_no_request(start_server: Start) -> None:
     assert leaving.log[-1] == {**leaving.log[-1], "msg": "stopped", "finished": True}
 
 
-def test_sigterm_before_the_model_is_loaded_ends_at_once(start_server: Start) -> None:
-    server = start_server("iris").start()
+def test_sigterm_before_the_model_is_loaded_ends_at_once(start_process: StartProcess) -> None:
+    server = start_process("iris").start()
     server.terminate()
     started = time.monotonic()
     assert server.wait_exit() == 0

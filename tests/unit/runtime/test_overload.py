@@ -18,7 +18,7 @@ from tests.unit.runtime.conftest import Start
 from tests.unit.runtime.process import (
     SETOSA,
     Reply,
-    ServerProcess,
+    Server,
     call,
     iris_request,
     tensor,
@@ -54,7 +54,7 @@ def test_a_body_beyond_the_limit_is_refused_by_its_length_and_by_its_bytes(start
     assert requests_by_outcome(server)["client_error"] == 2
 
 
-def test_a_large_declared_body_is_refused_before_it_is_sent(iris: ServerProcess) -> None:
+def test_a_large_declared_body_is_refused_before_it_is_sent(iris: Server) -> None:
     with socket.create_connection(("127.0.0.1", iris.http_port)) as raw:
         raw.settimeout(10)
         raw.sendall(f"POST {PATH} HTTP/1.1\r\nhost: x\r\ncontent-length: {2**40}\r\n\r\n".encode())
@@ -114,7 +114,7 @@ def test_a_client_that_leaves_mid_body_is_a_client_error(start_server: Start) ->
 
 
 @pytest.mark.parametrize("connections", [50])
-def test_concurrent_requests_get_their_own_answers(iris: ServerProcess, connections: int) -> None:
+def test_concurrent_requests_get_their_own_answers(iris: Server, connections: int) -> None:
     barrier = threading.Barrier(connections)
 
     def ask(number: int) -> bool:

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import re
 import socket
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.unit.runtime.conftest import Start
+from tests.unit.runtime.conftest import Start, StartProcess
 from tests.unit.runtime.process import (
     SETOSA,
     VIRGINICA,
-    ServerProcess,
+    Server,
     call,
     iris_request,
     tensor,
@@ -23,13 +22,13 @@ from tests.unit.runtime.scrape import requests_by_outcome
 BASE = "/v2/models/m"
 
 
-def test_health_is_live_and_ready(iris: ServerProcess) -> None:
+def test_health_is_live_and_ready(iris: Server) -> None:
     assert iris.get("/v2/health/live").json == {"live": True}
     assert iris.get("/v2/health/ready").json == {"ready": True}
     assert call(iris.http_port, "HEAD", "/v2/health/ready").status == 200
 
 
-def test_server_metadata(iris: ServerProcess) -> None:
+def test_server_metadata(iris: Server) -> None:
     metadata = iris.get("/v2").json
     assert metadata["name"] == "penstock-runtime"
     assert re.fullmatch(r"\d+\.\d+\.\d+", metadata["version"])
@@ -37,7 +36,7 @@ def test_server_metadata(iris: ServerProcess) -> None:
 
 
 @pytest.mark.parametrize("path", [BASE, f"{BASE}/versions/1"])
-def test_model_metadata(iris: ServerProcess, path: str) -> None:
+def test_model_metadata(iris: Server, path: str) -> None:
     assert iris.get(path).json == {
         "name": "m",
         "versions": ["1"],
@@ -52,7 +51,7 @@ def test_model_metadata(iris: ServerProcess, path: str) -> None:
 
 
 @pytest.mark.parametrize("path", [f"{BASE}/infer", f"{BASE}/versions/1/infer"])
-def test_inference(iris: ServerProcess, path: str) -> None:
+def test_inference(iris: Server, path: str) -> None:
     reply = call(iris.http_port, "POST", path, iris_request(SETOSA, VIRGINICA))
     assert reply.status == 200
     assert reply.headers["content-type"] == "application/json"
@@ -68,12 +67,12 @@ def test_inference(iris: ServerProcess, path: str) -> None:
     assert scores["data"][5] > 0.9
 
 
-def test_the_id_comes_back_if_given_even_if_empty(iris: ServerProcess) -> None:
+def test_the_id_comes_back_if_given_even_if_empty(iris: Server) -> None:
     assert iris.infer(iris_request(SETOSA, id="call 7")).json["id"] == "call 7"
     assert iris.infer(iris_request(SETOSA, id="")).json["id"] == ""
 
 
-def test_only_requested_outputs_come_and_the_prediction_is_still_signed(iris: ServerProcess) -> None:
+def test_only_requested_outputs_come_and_the_prediction_is_still_signed(iris: Server) -> None:
     reply = iris.infer(iris_request(SETOSA, outputs=[{"name": "probabilities"}]))
     assert [output["name"] for output in reply.json["outputs"]] == ["probabilities"]
     prediction = reply.headers["penstock-prediction-id"]
@@ -88,7 +87,7 @@ ECHO_VALUES: dict[str, list[Any]] = {
 }  # fmt: skip
 
 
-def test_every_json_datatype_survives_the_round_trip(echo: ServerProcess) -> None:
+def test_every_json_datatype_survives_the_round_trip(echo: Server) -> None:
     inputs = [tensor(name, name, [1, 2], values) for name, values in ECHO_VALUES.items()]
     reply = echo.infer({"inputs": inputs})
     assert reply.status == 200, reply.body
@@ -97,7 +96,7 @@ def test_every_json_datatype_survives_the_round_trip(echo: ServerProcess) -> Non
         assert outputs[f"out_{name}"] == tensor(f"out_{name}", name, [1, 2], values)
 
 
-def test_nested_data_and_empty_batches(echo: ServerProcess) -> None:
+def test_nested_data_and_empty_batches(echo: Server) -> None:
     inputs = [tensor(name, name, [2, 2], [values, values]) for name, values in ECHO_VALUES.items()]
     assert echo.infer({"inputs": inputs}).json["outputs"][0]["data"] == [True, False, True, False]
     empty = [tensor(name, name, [0, 2], []) for name in ECHO_VALUES]
@@ -144,7 +143,7 @@ FAILURES = [
 
 @pytest.mark.parametrize(("method", "path", "body", "headers", "status"), FAILURES)
 def test_every_failure_is_an_error_object(
-    iris: ServerProcess, method: str, path: str, body: object, headers: dict[str, str], status: int
+    iris: Server, method: str, path: str, body: object, headers: dict[str, str], status: int
 ) -> None:
     reply = call(iris.http_port, method, path, body, headers)
     assert reply.status == status
@@ -154,7 +153,7 @@ def test_every_failure_is_an_error_object(
     assert ("allow" in reply.headers) == (status == 405)
 
 
-def test_bytes_that_are_not_http_get_an_error_object_too(iris: ServerProcess) -> None:
+def test_bytes_that_are_not_http_get_an_error_object_too(iris: Server) -> None:
     with socket.create_connection(("127.0.0.1", iris.http_port)) as raw:
         raw.settimeout(10)
         raw.sendall(b"this is not http\r\n\r\n")
@@ -176,8 +175,8 @@ def test_a_model_that_fails_inside_is_the_servers_error(start_server: Start) -> 
     }  # fmt: skip
 
 
-def test_nothing_of_a_request_is_logged(start_server: Start, models: Path) -> None:
-    server = start_server("iris", "--drain-seconds", "0").ready()
+def test_nothing_of_a_request_is_logged(start_process: StartProcess) -> None:
+    server = start_process("iris", "--drain-seconds", "0").ready()
     secret = "tell-nobody"
     server.infer(iris_request(SETOSA, id=secret))
     server.infer({"inputs": [tensor(secret, "FP32", [1], [1])]})

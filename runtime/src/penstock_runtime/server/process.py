@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import logging
 import time
+from collections.abc import Callable
 from dataclasses import replace
 
 from penstock_runtime.engine.cpu import concurrent_runs, cpu_quota, intra_op_threads
@@ -36,9 +36,10 @@ WATCH_SECONDS = 1.0
 class Process:
     """One model, its three ports, and their life."""
 
-    def __init__(self, settings: Settings) -> None:
-        """Bind the ports; raises ListenError."""
+    def __init__(self, settings: Settings, on_ready: Callable[[], None] = lambda: None) -> None:
+        """Bind the ports; raises ListenError. `on_ready` is called once the model is loaded and warm."""
         self._settings = settings
+        self._on_ready = on_ready
         self._config = ConfigDir(settings.config_dir, settings.feedback)
         self._cohort = self._config.cohort
         self._judged = self._config.feedback
@@ -107,9 +108,7 @@ class Process:
         self._state.serving = serving
         self._metrics.model_loaded = 1
         self._metrics.load_seconds = time.perf_counter() - start
-        # What lives now lives on: the collector need not walk it again during requests.
-        gc.collect()
-        gc.freeze()
+        self._on_ready()
         if warmup.failure is not None:
             event(logger, "warm-up with synthetic rows failed; serving all the same",
                   level=logging.WARNING, reason=warmup.failure)  # fmt: skip
