@@ -244,6 +244,76 @@ def test_the_block_of_a_deleted_canary_pod_is_kept() -> None:
     assert "c-0" not in told.evidence.cursors
 
 
+def test_a_block_whose_canary_fell_silent_long_before_it_was_deleted_is_dropped() -> None:
+    """Stable's requests since then have no canary requests of their time to be compared with."""
+    told = story()
+    told.tick(3, c_0=1)
+    told.tick(8, skip=("c-0",))
+    del told.fleet.pods["c-0"]
+    told.tick()
+    assert told.errors().blocks == 0
+    assert told.evidence.traffic.opened is None
+
+
+def test_a_canary_back_after_more_than_six_hours_begins_a_new_block() -> None:
+    told = story()
+    told.tick(2)
+    told.every = 1800.0
+    told.tick(13, skip=("c-0",))
+    told.every = 15.0
+    told.tick(1, c_0=9)
+    assert told.errors().blocks == 0
+    assert told.evidence.gap == (START + 30, told.at)
+    told.tick(4)
+    assert counts(told.errors()) == (40, 0, 80, 0)
+
+
+def test_jitter_of_the_scrapes_does_not_lengthen_blocks() -> None:
+    told = story(block_seconds=15.0)
+    for i in range(1, 21):
+        told.at = START + 15 * i + (0.4 if i % 2 else 0.0)
+        for pod in told.fleet.pods.values():
+            pod.serve(10)
+        told.fleet.scrape(told.at)
+        told.look()
+    assert told.errors().blocks == 20
+
+
+def test_after_a_changed_weight_all_windows_begin_behind_it() -> None:
+    told = story()
+    told.tick(2)
+    told.evidence = mark_weight(told.evidence, 25, told.at + 5)
+    told.tick(1, skip=("s-1",), s_1=10)
+    told.tick(1, s_1=10)
+    told.tick(4)
+    assert counts(told.errors()) == (60, 0, 120, 0)
+
+
+def test_labels_do_not_wait_for_a_pod_silent_for_long() -> None:
+    told = Story(plan(ACCURACY))
+    for name, revision in (("s-0", "s1"), ("s-1", "s1"), ("c-0", "c1")):
+        told.fleet.add(name, revision)
+    told.fleet.scrape(START)
+    told.look()
+    for _ in range(20):
+        told.fleet.pods["c-0"].label("s1", 5, 0)
+        told.fleet.pods["c-0"].label("c1", 1, 0)
+        told.tick(skip=("s-1",))
+    assert counts(told.evidence.gates[0]) == (20, 0, 100, 0)
+
+
+def test_labels_do_not_wait_for_a_deleted_pod() -> None:
+    told = Story(plan(ACCURACY))
+    for name, revision in (("s-0", "s1"), ("s-1", "s1"), ("c-0", "c1")):
+        told.fleet.add(name, revision)
+    told.tick()
+    del told.fleet.pods["s-1"]
+    told.fleet.pods["c-0"].label("s1", 5, 0)
+    told.fleet.pods["c-0"].label("c1", 1, 0)
+    told.tick(1)
+    assert counts(told.evidence.gates[0]) == (1, 0, 5, 0)
+
+
 def test_labels_count_for_who_predicted_wherever_they_arrive() -> None:
     told = Story(plan(ACCURACY, cold_start_requests=10_000, cold_start_seconds=60.0))
     told.fleet.add("s-0", "s1")
@@ -278,6 +348,18 @@ def test_the_observed_share_is_of_all_requests_cold_ones_too() -> None:
     assert observed_share(told.evidence, since=START + 30) == (0, 0)
     told.evidence = mark_weight(told.evidence, 50, told.at)
     assert observed_share(told.evidence) == (0, 0)
+
+
+def test_requests_of_before_a_changed_weight_are_not_of_its_share() -> None:
+    """The mark is set on the clock; samples of before it may still be on their way."""
+    told = story(feedback_block_seconds=15.0)
+    told.evidence = mark_weight(told.evidence, 33, told.at + 40)
+    told.tick(2)
+    assert observed_share(told.evidence) == (20, 60)
+    told.tick(1)
+    assert observed_share(told.evidence) == (0, 0)
+    told.tick(1)
+    assert observed_share(told.evidence) == (10, 30)
 
 
 def test_windows_in_which_pods_come_do_not_show_the_split() -> None:

@@ -57,6 +57,30 @@ def test_a_restart_counts_what_came_after_it_for_every_counter() -> None:
     assert last.labels == (0, 0, 3, 1)
 
 
+def restarted_with(change: str) -> Step:
+    """A pod of which, between two scrapes, only one kind of counter fell."""
+    fleet = Fleet()
+    pod = fleet.add("s-0", "s1")
+    pod.serve(100, seconds=[0.05] * 100)
+    pod.label("c1", 40, 9)
+    pod.scrape(START)
+    pod.restart()
+    pod.serve(120, seconds=[0.05 if change == "labels" else 0.9] * 120)
+    pod.label("c1", 3 if change == "labels" else 50, 10)
+    pod.scrape(START + 15)
+    return steps(fleet, "s-0", watch=(45, 97))[-1]
+
+
+def test_a_fall_of_labels_alone_tells_a_restart() -> None:
+    last = restarted_with("labels")
+    assert (last.restarted, last.n, last.buckets, last.labels) == (True, 120, (120, 120), (0, 0, 3, 10))
+
+
+def test_a_fall_of_one_bucket_alone_tells_a_restart() -> None:
+    last = restarted_with("buckets")
+    assert (last.restarted, last.n, last.buckets, last.labels) == (True, 120, (0, 120), (0, 0, 50, 10))
+
+
 def test_a_pod_born_after_the_start_counts_from_nought() -> None:
     fleet = Fleet()
     pod = fleet.add("c-0", "c1", START + 5)

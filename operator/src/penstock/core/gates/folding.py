@@ -85,6 +85,7 @@ def _landmarks(evidence: Evidence) -> tuple[object, ...]:
         evidence.cut_at,
         evidence.gap,
         evidence.blind_since,
+        evidence.shown,
         [(f.signal, f.reason) for f in evidence.faults],
     )
 
