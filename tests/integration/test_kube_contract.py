@@ -21,6 +21,7 @@ from penstock.core.objects import (
     CONTROLLER_REVISION,
     DEPLOYMENT,
     HTTP_ROUTE,
+    MODEL_DEPLOYMENT,
     SERVICE,
     Fence,
     Object,
@@ -280,6 +281,33 @@ async def test_status_is_written_apart_from_the_spec(cluster: Cluster, name: str
         await cluster.replace_status(body)
     live = await cluster.apply(deployment(name, replicas=5), fence_of(live))
     assert (live["metadata"]["generation"], live["status"]["replicas"]) == (2, 2)
+
+
+async def test_custom_resources_keep_status_and_generation_apart(cluster: Cluster, name: str) -> None:
+    manifest: Object = {
+        "apiVersion": MODEL_DEPLOYMENT.api_version,
+        "kind": "ModelDeployment",
+        "metadata": {"name": name, "namespace": NS},
+        "spec": {"model": {"uri": "http://models.example/m.onnx"}},
+        "status": {"phase": "Healthy"},
+    }
+    live = await cluster.create(manifest)
+    assert live["metadata"]["generation"] == 1
+    assert "status" not in live, "a status is only written through its subresource"
+    old = live
+    live = await cluster.replace_status({**live, "status": {"phase": "Pending", "message": "m", "seq": 1}})
+    assert (live["status"]["phase"], live["metadata"]["generation"]) == ("Pending", 1)
+    live = await cluster.replace_status({**live, "status": {"phase": "Progressing"}})
+    assert live["status"] == {"phase": "Progressing"}, "it is replaced, not merged"
+    with pytest.raises(Conflict):
+        await cluster.replace_status({**old, "status": {"phase": "Healthy"}})
+    live = await cluster.annotate(ref_of(live), {"penstock.dev/command": "pause x"}, fence_of(live))
+    assert live["metadata"]["generation"] == 1
+    manifest["spec"]["model"]["uri"] = "http://models.example/n.onnx"
+    live = await cluster.apply(manifest, fence_of(live))
+    assert (live["metadata"]["generation"], live["status"]) == (2, {"phase": "Progressing"})
+    again = await cluster.apply(manifest, fence_of(live))
+    assert version(again) == version(live)
 
 
 async def test_status_of_a_deleted_object_is_a_conflict(cluster: Cluster, name: str) -> None:

@@ -48,13 +48,13 @@ class Operator:
 
     def stop(self, number: int = signal.SIGTERM) -> int:
         self.process.send_signal(number)
-        return self.process.wait(timeout=20)
+        return self.process.wait(timeout=30)
 
     def text(self) -> str:
         return self.log.read_text()
 
 
-def wait(condition: Callable[[], Any], what: str, seconds: float = 20.0) -> Any:
+def wait(condition: Callable[[], Any], what: str, seconds: float = 60.0) -> Any:
     """Return the first true value of the condition."""
     deadline = time.monotonic() + seconds
     while not (value := condition()):
@@ -137,7 +137,7 @@ def test_a_new_object_is_seen_at_once_and_then_left_alone(
         rest.create(models(namespace), model(f"m{i}"))
     began = time.monotonic()
     wait(lambda: all(status(rest, namespace, f"m{i}") for i in range(3)), "each has a status")
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 30, "by a watch: the next listing comes after five minutes"
     assert running.gauge("penstock_leader") == 1
     # What the first reconcile wrote comes back as events, and these must not write again.
     wait(lambda: running.gauge("penstock_workqueue_depth") == 0, "the queue is empty")
@@ -185,7 +185,7 @@ def test_on_sigterm_it_gives_the_lease_to_the_other_one(
     second = start("b")
     assert second.gauge("penstock_leader") == 0
     assert first.stop() == 0
-    wait(lambda: leads(rest, namespace, "b"), "the second leads", 5)
+    wait(lambda: leads(rest, namespace, "b"), "the second leads, without waiting for the lease to expire", 12)
     rest.create(models(namespace), model("m"))
     wait(lambda: status(rest, namespace, "m"), "the second works")
     assert second.stop() == 0
@@ -199,7 +199,7 @@ def test_it_ends_when_the_lease_is_taken_away(start: Callable[[str], Operator], 
     wait(lambda: leads(rest, namespace, "a"), "it leads")
     path = f"/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases/penstock"
     rest.patch(path, {"spec": {"holderIdentity": "somebody"}})
-    assert running.process.wait(timeout=10) == 1
+    assert running.process.wait(timeout=30) == 1
     assert "is held by somebody" in running.text()
 
 

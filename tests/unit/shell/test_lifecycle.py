@@ -102,7 +102,7 @@ async def test_running_reconciles_finish_and_no_new_one_starts() -> None:
     bench.queue.add(("ml", "a"))
     await started.wait()
     os.kill(os.getpid(), signal.SIGTERM)
-    await asyncio.sleep(0.01)
+    await until(lambda: bench.queue.closed)
     bench.queue.add(("ml", "b"))
     assert (bench.elector.released, life.done()) == (0, False), "the lease is kept while there is work"
     release.set()

@@ -34,6 +34,9 @@ CHILDREN = (DEPLOYMENT, SERVICE, CONFIG_MAP, POD, HTTP_ROUTE)
 """Watched by our label, in the API server: other objects of these types never reach this process."""
 
 
+_IDENTITY: Any = "penstock"
+
+
 def registry(kinds: Sequence[Kind], changed: Callable[[Key], None]) -> kopf.OperatorRegistry:
     """Handlers for these types: an event calls `changed` with the ModelDeployment's key."""
     out = kopf.OperatorRegistry()
@@ -116,6 +119,8 @@ class Watcher:
                 kopf.operator(
                     registry=registry(self._kinds, tell),
                     settings=settings(self._kinds),
+                    # Else it asks for the user's name, which an arbitrary uid has not.
+                    identity=_IDENTITY,
                     clusterwide=not self._namespaces,
                     namespaces=self._namespaces,
                     stop_flag=self._stop,

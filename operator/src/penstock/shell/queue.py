@@ -79,6 +79,11 @@ class WorkQueue(Generic[K]):
         """Keys being worked on."""
         return len(self._running)
 
+    @property
+    def closed(self) -> bool:
+        """No more keys are given out."""
+        return self._down
+
     def add(self, key: K) -> None:
         """Work on the key as soon as possible."""
         if self._down or key in self._since:
