@@ -156,10 +156,19 @@ def test_a_changed_uid_is_a_conflict() -> None:
     assert isinstance(refusal(Call("patch", CONFIG_MAP, "ml", "lock"), response), Conflict)
 
 
-def test_a_refusal_of_a_secret_quotes_nothing() -> None:
+def test_a_namespace_that_is_going_is_a_conflict() -> None:
+    body = {"message": "being terminated", "details": {"causes": [{"reason": "NamespaceTerminating"}]}}
+    response = Response(403, {}, json.dumps(body).encode())
+    assert isinstance(refusal(Call("patch", SECRET, "ml", "key"), response), Conflict)
+
+
+def test_a_refusal_of_a_secret_quotes_no_value() -> None:
     body = json.dumps({"message": 'Invalid value: "hunter2"', "reason": "Invalid"}).encode()
     error = refusal(Call("patch", SECRET, "ml", "key"), Response(422, {}, body))
     assert str(error) == "patch Secret ml/key: 422 Invalid"
+    body = json.dumps({"message": "user x cannot create", "reason": "Forbidden"}).encode()
+    error = refusal(Call("patch", SECRET, "ml", "key"), Response(403, {}, body))
+    assert str(error) == "patch Secret ml/key: 403 user x cannot create"
 
 
 def test_a_refusal_that_is_no_status_is_quoted_in_part() -> None:

@@ -92,13 +92,30 @@ async def test_a_burst_of_events_is_one_run(timer: FakeTimer, queue: WorkQueue[s
     assert len(queue) == 1
 
 
-async def test_back_off_doubles_up_to_the_cap_and_starts_again(queue: WorkQueue[str]) -> None:
-    delays = [queue.retry("a") for _ in range(12)]
+async def test_back_off_doubles_up_to_the_cap_and_starts_again(timer: FakeTimer, queue: WorkQueue[str]) -> None:
+    delays = []
+    for _ in range(12):
+        delays.append(queue.retry("a"))
+        timer.advance(delays[-1])
+        assert await queue.get() == "a"
+        queue.done("a")
     assert delays[:4] == [0.5, 1.0, 2.0, 4.0]
     assert delays[-1] == 300.0
     assert queue.retry("b") == 0.5
     queue.forget("a")
     assert queue.retry("a") == 0.5
+
+
+async def test_events_during_a_back_off_do_not_lengthen_it(timer: FakeTimer, queue: WorkQueue[str]) -> None:
+    queue.retry("a")
+    for _ in range(10):
+        timer.advance(0.01)
+        queue.add("a")
+        assert await queue.get() == "a"
+        assert queue.retry("a") == 0.5
+        queue.done("a")
+    timer.advance(0.5)
+    assert queue.retry("a") == 1.0
 
 
 async def test_back_off_is_spread(timer: FakeTimer) -> None:

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from penstock.core.objects import EVENT, Object
-from penstock.ports import Clock, ClusterError
+from penstock.ports import Clock, ClusterError, Conflict
 
 from .bucket import TokenBucket
 from .transport import MERGE_PATCH, Api, Call, NotFound
@@ -63,6 +63,9 @@ class EventRecorder:
         """See `Recorder.record`."""
         try:
             await self._record(regarding, kind, reason, message)
+        except Conflict as exc:
+            self._on_drop("refused")
+            log.info("an event was not written (%s: %s): %s", reason, message, exc)
         except ClusterError as exc:
             self._on_drop("refused")
             log.warning("an event was not written (%s: %s): %s", reason, message, exc)

@@ -193,8 +193,11 @@ def refusal(call: Call, response: Response) -> ClusterError:
             return Conflict(message)
         case 410:
             return Gone(message)
-        case 422 if _names_uid(response):
+        case 422 if _has_cause(response, "field", "metadata.uid"):
             # A fence on the uid of an object that has been made anew is refused as a change of the uid.
+            return Conflict(message)
+        case 403 if _has_cause(response, "reason", "NamespaceTerminating"):
+            # Our object goes with its namespace, in a moment.
             return Conflict(message)
         case status if status in _INVALID:
             return Invalid(message)
@@ -204,16 +207,16 @@ def refusal(call: Call, response: Response) -> ClusterError:
 
 def _message(call: Call, response: Response) -> str:
     status = _status(response)
-    if call.kind == SECRET:
+    if call.kind == SECRET and response.status in (400, 422):
         # The server quotes values that it does not like.
         return str(status.get("reason", ""))
     text = status.get("message") or response.body[:_MAX_MESSAGE].decode(errors="replace").strip()
     return str(text)[:_MAX_MESSAGE]
 
 
-def _names_uid(response: Response) -> bool:
+def _has_cause(response: Response, name: str, value: str) -> bool:
     details = _status(response).get("details") or {}
-    return any(cause.get("field") == "metadata.uid" for cause in details.get("causes") or [])
+    return any(cause.get(name) == value for cause in details.get("causes") or [])
 
 
 def _status(response: Response) -> Mapping[str, Any]:

@@ -66,7 +66,8 @@ class WorkQueue(Generic[K]):
         self._dirty: dict[K, float] = {}
         """Keys added while running, and when."""
         self._later: dict[K, tuple[float, Handle]] = {}
-        self._failures: dict[K, int] = {}
+        self._failures: dict[K, tuple[int, float]] = {}
+        """How often each key failed in a row, and when its back-off ends."""
         self._getters: deque[asyncio.Future[None]] = deque()
         self._down = False
 
@@ -115,11 +116,14 @@ class WorkQueue(Generic[K]):
 
     def retry(self, key: K) -> float:
         """Work on the key after a back-off that doubles with each retry until `forget`; returns its seconds."""
-        failures = self._failures.get(key, 0)
-        self._failures[key] = failures + 1
+        now = self._timer.time()
+        failures, ends = self._failures.get(key, (0, now))
+        # A run that something else caused before the back-off was over says nothing new about how long to wait.
+        failures += ends <= now
         # Beyond the exponent that reaches the cap only the number would grow.
-        delay = min(self._cap, self._base * 2.0 ** min(failures, 32))
+        delay = min(self._cap, self._base * 2.0 ** min(failures - 1, 32))
         delay *= 0.75 + 0.5 * self._jitter()
+        self._failures[key] = (failures, now + delay)
         self.add_after(key, delay)
         return delay
 
