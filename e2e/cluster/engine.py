@@ -30,17 +30,14 @@ def ensure_engine() -> None:
 
 
 def answers() -> bool:
-    """Whether a Docker daemon answers this user."""
-    return shutil.which("docker") is not None and succeeds(
-        ["docker", "version", "--format", "{{.Server.Version}}"], timeout=20
-    )
+    """Whether a Docker daemon answers this user; a busy machine's may take a minute."""
+    return shutil.which("docker") is not None and succeeds(["docker", "ps", "--quiet", "--latest"], timeout=60)
 
 
 def stop_engine() -> None:
     """End the dockerd this module started, if any; a Docker found running is left alone."""
-    pid_file = _FOLDER / "dockerd.pid"
-    pid = int(pid_file.read_text()) if pid_file.exists() else 0
-    if pid and _is_dockerd(pid):
+    pid = _own_pid()
+    if pid:
         os.kill(pid, 15)
         with progress("stopping Docker") as step:
             while _is_dockerd(pid):
@@ -88,6 +85,8 @@ def _install_and_start() -> None:
 
 def _start() -> None:
     need_space(8, "Docker")
+    if pid := _own_pid():
+        raise Problem(f"Docker runs (process {pid}) but does not answer", f"look at {LOGS / 'dockerd.log'}, or end it")
     _FOLDER.mkdir(parents=True, exist_ok=True)
     (_FOLDER / "dockerd.pid").unlink(missing_ok=True)
     config = _FOLDER / "daemon.json"
@@ -145,6 +144,13 @@ def _raise_inotify_limit() -> None:
             f"warning: fs.inotify.max_user_instances is below {INOTIFY_INSTANCES}; if nodes do not become ready,"
             f" as root: sysctl fs.inotify.max_user_instances={INOTIFY_INSTANCES}"
         )
+
+
+def _own_pid() -> int:
+    """The process id of the dockerd started here, 0 where none runs."""
+    file = _FOLDER / "dockerd.pid"
+    pid = int(file.read_text()) if file.exists() else 0
+    return pid if pid and _is_dockerd(pid) else 0
 
 
 def _is_dockerd(pid: int) -> bool:
