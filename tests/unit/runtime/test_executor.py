@@ -22,7 +22,7 @@ def slow(models: Path) -> Session:
     return Session(models / "slow" / "model.onnx", threads=1)
 
 
-def loops(count: int, size: int = 1) -> dict[str, np.ndarray]:  # type: ignore[type-arg]
+def loops(count: int, size: int = 1) -> dict[str, np.ndarray]:
     return {"n": np.full(size, count, np.int64)}
 
 

@@ -133,7 +133,14 @@ def test_a_malformed_batch_is_refused_as_a_whole(iris: Server, body: object) -> 
 
 def test_values_that_fit_no_prediction_are_unmatched(iris: Server) -> None:
     prediction = predict(iris, SETOSA)
-    values = [{"label": {}}, {"label": None}, {"label": []}, {"correct": 1}, {"error": "x"}, {"error": True}]
+    values: list[dict[str, object]] = [
+        {"label": {}},
+        {"label": None},
+        {"label": []},
+        {"correct": 1},
+        {"error": "x"},
+        {"error": True},
+    ]
     batch = [{"id": prediction, **value} for value in values]
     assert iris.feedback(batch).json == {"accepted": 0, "rejected": {**NONE_REJECTED, "unmatched": 6}}
     assert iris.feedback([{"id": prediction, "label": 0}]).json["accepted"] == 1

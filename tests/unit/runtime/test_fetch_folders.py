@@ -12,8 +12,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import obstore
 import pytest
+from obstore.store import MemoryStore
 
+from penstock_runtime.fetch.s3 import S3Source
+from penstock_runtime.fetch.uri import parse_uri
 from tests.unit.runtime.fetching import Place, make_place
 
 pytestmark = pytest.mark.usefixtures("quiet_logs")
@@ -191,6 +195,14 @@ def test_wrong_keys_are_refused_and_not_told(
     found = place.refused("s3://models/one.onnx")
     assert found[0] == "AccessDenied"
     assert "mistaken" not in str(found) + str(capfd.readouterr())
+
+
+def test_empty_objects_that_stand_for_folders_are_left_out() -> None:
+    bucket = MemoryStore()
+    for key, body in {"7/weights": b"", "7/weights/deep": b"", "7/weights/deep/a.bin": b"a", "7/empty": b""}.items():
+        obstore.put(bucket, key, body)
+    listing = S3Source(parse_uri("s3://models/7"), {}, bucket).list()
+    assert {file.path for file in listing.files} == {"weights/deep/a.bin", "empty"}
 
 
 def test_an_s3_that_is_not_there(place: Place) -> None:

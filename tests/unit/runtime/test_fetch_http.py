@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from penstock_runtime.fetch import download
 from tests.unit.runtime.fetching import Place, make_place
 from tests.unit.runtime.file_server import (
     Action,
@@ -192,12 +194,29 @@ def test_credentials_from_a_secret_stay_with_the_host_they_are_for(
         ("pvc://claim/../../etc/passwd", "must not contain '..'"),
         ("s3://bucket/a/%2e%2e/b", "must not contain '..'"),
         ("http://[::1", "cannot be read"),
+        ("http://host:99999/m", "cannot be read"),
     ],
 )
 def test_uris_that_are_not_understood(place: Place, uri: str, words: str) -> None:
     reason, message = place.refused(uri)
     assert reason == "UnsupportedSource"
     assert words in message
+
+
+def test_a_path_may_be_quoted_or_not(server: FileServer, place: Place) -> None:
+    server.actions["/my%20model.onnx"] = [content(BODY)]
+    for name in ("my model.onnx", "my%20model.onnx"):
+        assert place.fetch(f"{server.url}/{name}")[0] == 0
+
+
+def test_progress_is_logged(
+    server: FileServer, place: Place, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(download, "PROGRESS_SECONDS", 0.0)
+    server.actions["/m.onnx"] = [content(b"x" * 3_000_000)]
+    assert place.fetch(f"{server.url}/m.onnx")[0] == 0
+    lines = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    assert [line["bytes"] for line in lines if "bytes" in line][-2:] == [3_000_000, 3_000_000]
 
 
 def test_a_digest_that_is_none_is_refused(place: Place) -> None:

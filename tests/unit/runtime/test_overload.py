@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from penstock_runtime.server import http
 from penstock_runtime.server.app import DataApp, State
 from penstock_runtime.server.listener import Listener
 from penstock_runtime.server.metrics import Metrics
@@ -113,13 +114,25 @@ def test_a_client_that_leaves_mid_body_is_a_client_error(start_server: Start) ->
     wait_until(lambda: requests_by_outcome(server)["client_error"] == 1)
 
 
+def test_a_body_that_does_not_arrive_is_given_up(start_server: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http, "BODY_SECONDS", 0.2)
+    server = start_server("iris").ready()
+    with socket.create_connection(("127.0.0.1", server.http_port)) as raw:
+        raw.settimeout(20)
+        raw.sendall(f"POST {PATH} HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\n{{".encode())
+        answer = b"".join(iter(lambda: raw.recv(4096), b""))
+    assert answer.startswith(b"HTTP/1.1 408 ")
+    assert answer.endswith(b'{"error":"the body did not arrive within 0.2 s"}')
+    assert requests_by_outcome(server)["client_error"] == 1
+
+
 @pytest.mark.parametrize("connections", [50])
 def test_concurrent_requests_get_their_own_answers(iris: Server, connections: int) -> None:
     barrier = threading.Barrier(connections)
 
     def ask(number: int) -> bool:
         barrier.wait()
-        return iris.infer(iris_request(SETOSA, id=str(number))).json["id"] == str(number)
+        return bool(iris.infer(iris_request(SETOSA, id=str(number))).json["id"] == str(number))
 
     with ThreadPoolExecutor(connections) as pool:
         assert all(pool.map(ask, range(connections)))

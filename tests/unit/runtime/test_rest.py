@@ -122,7 +122,7 @@ def test_half_precision_needs_binary_and_infinity_becomes_null(start_server: Sta
     assert reply.json["outputs"][0]["data"] == [None, 2.0]
 
 
-FAILURES = [
+FAILURES: list[tuple[str, str, object, dict[str, str], int]] = [
     ("GET", "/", None, {}, 404),
     ("GET", "/v2/models", None, {}, 404),
     ("GET", "/v2/models/other", None, {}, 404),

@@ -10,12 +10,14 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from email.message import Message
 from typing import IO, Any
-from urllib.parse import unquote, urlsplit, urlunsplit
+from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
 from penstock_runtime.fetch.errors import FetchError, TransientError
 from penstock_runtime.fetch.source import Listing, RemoteFile, Stream
 from penstock_runtime.fetch.uri import ModelUri
 
+# What is left as it stands: a URI may be quoted already, or not.
+_URL_CHARS = "%/:?@!$&'()*+,;=~-._"
 CHUNK = 1 << 20
 # Seconds without a byte after which a connection counts as dead.
 TIMEOUT = 30.0
@@ -28,7 +30,8 @@ class HttpSource:
         """Prepare the request; nothing is sent yet."""
         self.name = uri.shown
         parts = urlsplit(uri.text)
-        self._url = urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, parts.query, ""))
+        path, query = quote(parts.path or "/", _URL_CHARS), quote(parts.query, _URL_CHARS)
+        self._url = urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], path, query, ""))
         self._file = uri.path.rpartition("/")[2] or "model"
         self._headers = {"Accept-Encoding": "identity", "User-Agent": "penstock-runtime"}
         authorization = _authorization(parts.username, parts.password, credentials)

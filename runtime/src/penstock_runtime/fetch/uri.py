@@ -30,6 +30,7 @@ def parse_uri(text: str) -> ModelUri:
     """Return the URI; raises FetchError UnsupportedSource if its form or scheme is not known."""
     try:
         parts = urlsplit(text)
+        _ = parts.port
     except ValueError:
         raise FetchError("UnsupportedSource", "the model's uri cannot be read; see the reference") from None
     scheme = parts.scheme.lower()

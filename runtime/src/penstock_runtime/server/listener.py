@@ -6,6 +6,7 @@ uvicorn's Server takes over signals and shuts down at once on SIGTERM; a drain n
 from __future__ import annotations
 
 import asyncio
+import errno
 import socket
 from time import perf_counter
 
@@ -99,14 +100,18 @@ def _bind(host: str | None, port: int) -> socket.socket:
         try:
             return _bind_family(socket.AF_INET6, "::", port)
         except OSError as error:
-            if isinstance(error, OSError) and error.errno == 98:
+            if error.errno == errno.EADDRINUSE:
                 raise ListenError(_taken(port)) from None
             host = "0.0.0.0"  # noqa: S104 - a server's port is for all, policy is the network's
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         return _bind_family(family, host, port)
     except OSError as error:
-        reason = _taken(port) if error.errno == 98 else f"cannot listen on {host} port {port}: {error.strerror}"
+        reason = (
+            _taken(port)
+            if error.errno == errno.EADDRINUSE
+            else f"cannot listen on {host} port {port}: {error.strerror}"
+        )
         raise ListenError(reason) from None
 
 
