@@ -10,7 +10,6 @@ from typing import Any
 
 from e2e.demo.settings import version_of
 from penstock.api.analysis import RolloutAnalysis
-from penstock.api.modeldeployment import ModelDeployment
 from penstock.api.status import GateStatus, HistoryEntry, Phase, Rejection, Stage, Status
 
 
@@ -28,7 +27,7 @@ class Sighting:
     @cached_property
     def status(self) -> Status:
         """The status, typed."""
-        return ModelDeployment.from_wire({"spec": {"model": {"uri": "http://x/y"}}, **self.model}).status
+        return Status.from_wire(self.model.get("status"))
 
     @property
     def is_current(self) -> bool:

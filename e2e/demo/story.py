@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import http.client
 import time
-import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +19,7 @@ from e2e.demo.result import Result
 from e2e.demo.settings import DEMO_CACHE, HOST, MODEL, NAMESPACE, Options, uri_of, version_of
 from e2e.demo.verify import Objects, Seen, complaints, route_weights
 from e2e.load.process import LoadProcess, Target
+from e2e.load.rows import Endpoint
 from penstock.api.status import Outcome
 
 MANIFEST = ROOT / "examples" / MODEL / "modeldeployment.yaml"
@@ -158,17 +159,21 @@ class Story:
 
 def await_answer(target: Target, timeout: float) -> None:
     """Wait until the gateway knows the route, so that the first counted request finds it. Problem after `timeout` s."""
-    request = urllib.request.Request(f"{target.url}/v2/models/{target.model}", headers={"Host": target.host})
+    endpoint = Endpoint.parse(target.url, target.host)
     give_up = time.monotonic() + timeout
     while True:
+        connection = http.client.HTTPConnection(endpoint.address, endpoint.port, timeout=2)
         try:
-            with urllib.request.urlopen(request, timeout=2):
+            connection.request("GET", f"/v2/models/{target.model}", headers={"Host": endpoint.host})
+            if (status := connection.getresponse().status) == 200:
                 return
-        except OSError as error:
-            if time.monotonic() > give_up:
-                raise Problem(
-                    f"the gateway does not answer for {target.host}: {error}", f"try: curl -i {_curl()}"
-                ) from None
+            said = str(status)
+        except (OSError, http.client.HTTPException) as error:
+            said = str(error) or type(error).__name__
+        finally:
+            connection.close()
+        if time.monotonic() > give_up:
+            raise Problem(f"the gateway does not serve {target.host}: {said}", f"try: curl -i {_curl()}")
         time.sleep(0.3)
 
 

@@ -51,6 +51,7 @@ class Generator:
         self._random = random.Random(seed)
         self._free: list[Connection] = []
         self._busy: set[Connection] = set()
+        self._live: set[Connection] = set()
         self._opening = 0
         self._waiting: deque[tuple[float, Row]] = deque()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -88,10 +89,11 @@ class Generator:
             self._fail("unsent", "", f"{self._limits.waiting} requests wait for a connection already")
             return
         self._waiting.append((at, row))
-        if len(self._busy) + self._opening < self._limits.connections:
-            self._open()
+        self._open_one_more()
 
-    def _open(self) -> None:
+    def _open_one_more(self) -> None:
+        if len(self._live) + self._opening >= self._limits.connections:
+            return
         self._opening += 1
         task = self._loop.create_task(self._connect())
         self._tasks.add(task)
@@ -109,6 +111,7 @@ class Generator:
                 self._fail("refused", "", f"no connection: {error!r}")
             return
         self._opening -= 1
+        self._live.add(connection)
         self._release(connection)
 
     def _release(self, connection: Connection) -> None:
@@ -137,12 +140,13 @@ class Generator:
 
     def _lost(self, connection: Connection, busy: bool) -> None:
         self._busy.discard(connection)
+        self._live.discard(connection)
         if busy:
             late = self._loop.time() - connection.sent_at >= self._limits.answer_seconds
             kind = "timeout" if late else "reset"
             self._fail(kind, "", f"no answer within {self._loop.time() - connection.sent_at:.3f} s")
-        if self._waiting and len(self._busy) + self._opening < self._limits.connections:
-            self._open()
+        if self._waiting:
+            self._open_one_more()
 
     def _fail(self, kind: str, revision: str, detail: str) -> None:
         self._tally.failed(kind, revision, time.time(), detail)
@@ -169,7 +173,7 @@ class Generator:
             self.sweep()
         for task in list(self._tasks):
             task.cancel()
-        for connection in [*self._free, *self._busy]:
+        for connection in list(self._live):
             connection.abort()
 
 
