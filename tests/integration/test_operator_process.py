@@ -13,6 +13,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -175,6 +176,52 @@ def test_it_writes_nothing_to_objects_but_their_status(
     assert {m for m in managers if m[1] != "status"} == {
         (m["manager"], m.get("subresource", "")) for m in made["metadata"]["managedFields"]
     }
+
+
+def reconciles(running: Operator) -> float:
+    """Reconciles that have ended."""
+    return running.gauge("penstock_reconcile_duration_seconds_count") or 0.0
+
+
+def test_a_change_of_a_labelled_child_wakes_its_model_and_no_other_does(
+    start: Callable[[str], Operator], rest: Rest, namespace: str
+) -> None:
+    running = start("a")
+    wait(lambda: leads(rest, namespace, "a"), "it leads")
+    for kind in ("ConfigMap", "Service", "Deployment", "Pod"):
+        before = reconciles(running)
+        path, manifest = child(kind, namespace)
+        rest.create(path, {**manifest, "metadata": {"name": "stranger"}})
+        rest.create(path, {**manifest, "metadata": {"name": "child", "labels": {"penstock.dev/model": "m"}}})
+        wait(partial(reconciled, running, before + 1), f"the model of the new {kind} was looked at")
+        rest.patch(f"{path}/stranger", {"metadata": {"annotations": {"a": "1"}}})
+        rest.patch(f"{path}/child", {"metadata": {"annotations": {"a": "1"}}})
+        wait(partial(reconciled, running, before + 2), f"the model of the changed {kind} was looked at")
+
+
+def reconciled(running: Operator, count: float) -> bool:
+    """Whether that many reconciles have ended, and no more."""
+    return reconciles(running) == count
+
+
+def child(kind: str, namespace: str) -> tuple[str, dict[str, Any]]:
+    """The collection's path and a manifest without metadata."""
+    pod = {"containers": [{"name": "server", "image": "example.com/server:1"}]}
+    labels = {"app": "x"}
+    template = {"metadata": {"labels": labels}, "spec": pod}
+    kinds: dict[str, tuple[str, str, dict[str, Any]]] = {
+        "ConfigMap": ("api/v1", "configmaps", {"data": {"a": "b"}}),
+        "Service": ("api/v1", "services", {"spec": {"ports": [{"port": 80}]}}),
+        "Pod": ("api/v1", "pods", {"spec": pod}),
+        "Deployment": (
+            "apis/apps/v1",
+            "deployments",
+            {"spec": {"selector": {"matchLabels": labels}, "template": template}},
+        ),
+    }
+    api, plural, body = kinds[kind]
+    manifest = {"apiVersion": api.split("/", 1)[1], "kind": kind, **body}
+    return f"/{api}/namespaces/{namespace}/{plural}", manifest
 
 
 def test_on_sigterm_it_gives_the_lease_to_the_other_one(

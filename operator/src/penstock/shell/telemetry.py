@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 from pythonjsonlogger.json import JsonFormatter
 
 _CONTEXT: contextvars.ContextVar[dict[str, str]] = contextvars.ContextVar("log_context")
@@ -25,6 +25,7 @@ class Telemetry:
     def __init__(self) -> None:
         registry = CollectorRegistry()
         self.registry = registry
+        ProcessCollector(registry=registry)
         self._reconciles = Counter("penstock_reconcile", "Reconciles by result", ["result"], registry=registry)
         self._duration = Histogram(
             "penstock_reconcile_duration_seconds", "Length of a reconcile", buckets=_LONG, registry=registry
