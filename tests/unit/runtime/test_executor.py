@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from penstock_runtime.engine import executor as module
-from penstock_runtime.engine.executor import Executor
+from penstock_runtime.engine.executor import Executor, load_and_warm
 from penstock_runtime.engine.session import Session, Warmup
 from penstock_runtime.protocol.errors import InferenceFailed, InvalidRequest, Overloaded, TimedOut
 
@@ -115,6 +115,20 @@ def test_failures_inside_a_model_say_whose_fault_they_are(models: Path) -> None:
         session.run(("square",), {"x": np.zeros(3, np.float32)})
     with pytest.raises(InvalidRequest, match="the model refused the input: "):
         session.run(("square",), {"x": np.zeros((2, 2), np.float32)})
+
+
+@pytest.mark.parametrize(
+    ("model", "threads", "quota", "expected"),
+    [("iris", None, 4.0, 1), ("iris", 3, 4.0, 3), ("slow", None, 4.0, 4), ("slow", None, 0.5, 1)],
+)
+def test_a_tiny_model_gets_one_thread_and_a_larger_one_what_there_is(
+    models: Path, monkeypatch: pytest.MonkeyPatch, model: str, threads: int | None, quota: float, expected: int
+) -> None:
+    # The bar between them is set where a busy machine cannot blur it.
+    monkeypatch.setattr(module, "INLINE_SECONDS", 0.5 if model == "iris" else 0.0)
+    session, warmup = load_and_warm(models / model / "model.onnx", threads, quota)
+    assert session.threads == expected
+    assert warmup.seconds
 
 
 def test_warm_up_measures_and_forgives(models: Path) -> None:

@@ -6,10 +6,12 @@ import asyncio
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import NamedTuple
 
 import onnxruntime as ort
 
+from penstock_runtime.engine.cpu import intra_op_threads
 from penstock_runtime.engine.session import Session, Tensor, Warmup
 from penstock_runtime.protocol.errors import Overloaded, TimedOut
 
@@ -21,6 +23,25 @@ TOO_LONG_SECONDS = 2e-3
 STRIKES = 3
 STRIKE_RUNS = 100
 BANISHED_SECONDS = 60.0
+
+
+# Models up to this size are loaded a second time if that lets them run with fewer threads.
+RELOAD_BYTES = 32 * 2**20
+
+
+def load_and_warm(path: Path, threads: int | None, quota: float) -> tuple[Session, Warmup]:
+    """Load the model and measure it; with `threads` None it gets as many as `quota` allows, if they serve it.
+
+    A run of a few microseconds is not made shorter by waking other threads, only dearer. Raises
+    ModelLoadError.
+    """
+    session = Session(path, intra_op_threads(threads, quota))
+    warmup = session.warm_up()
+    tiny = warmup.seconds is not None and warmup.seconds < INLINE_SECONDS
+    if threads is None and session.threads > 1 and tiny and path.stat().st_size <= RELOAD_BYTES:
+        session = Session(path, 1)
+        warmup = session.warm_up()
+    return session, warmup
 
 
 class Ran(NamedTuple):

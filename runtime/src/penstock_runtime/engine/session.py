@@ -44,6 +44,7 @@ class Session:
 
     def __init__(self, path: Path, threads: int) -> None:
         """Load the ONNX file with `threads` intra-op threads; raises ModelLoadError with the reason."""
+        self.threads = threads
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1

@@ -8,10 +8,9 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 
-from penstock_runtime.engine.cpu import concurrent_runs, cpu_quota, intra_op_threads
-from penstock_runtime.engine.executor import Executor
-from penstock_runtime.engine.locate import ModelFile, locate_model
-from penstock_runtime.engine.session import Session, Warmup
+from penstock_runtime.engine.cpu import concurrent_runs, cpu_quota
+from penstock_runtime.engine.executor import Executor, load_and_warm
+from penstock_runtime.engine.locate import locate_model
 from penstock_runtime.log import event
 from penstock_runtime.protocol.schema import ModelSchema
 from penstock_runtime.server.app import DataApp, State
@@ -94,8 +93,8 @@ class Process:
         start = time.perf_counter()
         file = locate_model(settings.model_path)
         quota = cpu_quota()
-        threads = intra_op_threads(settings.serving.threads, quota)
-        session, warmup = await asyncio.to_thread(_load_and_warm, file, threads)
+        session, warmup = await asyncio.to_thread(load_and_warm, file.path, settings.serving.threads, quota)
+        threads = session.threads
         judge = self._judge(session.schema)
         workers = concurrent_runs(quota, threads)
         self._executor = Executor(session, workers=workers, max_queue=settings.serving.max_queue, warmup=warmup)
@@ -166,8 +165,3 @@ class Process:
             listener.close()
         if self._executor is not None:
             self._executor.close()
-
-
-def _load_and_warm(file: ModelFile, threads: int) -> tuple[Session, Warmup]:
-    session = Session(file.path, threads)
-    return session, session.warm_up()
