@@ -96,7 +96,8 @@ class Feedback(ApiModel):
     )
 
     output: Annotated[str, Field(min_length=1, max_length=256)] | None = None
-    """The model's output that holds the prediction. Absent: its first output."""
+    """The model's output that holds the prediction. Absent: `label`, else the first output of text or integers, else
+    the first one."""
     decision: Decision | None = None
     """argmax: the prediction is the index of the highest score. It is the default for scores."""
     threshold: float | None = None

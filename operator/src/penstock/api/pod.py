@@ -178,4 +178,4 @@ class Serving(ApiModel):
     ) = None
     """Largest request body that is accepted, such as `64Mi`; a larger one is answered with 413."""
     max_queue: Annotated[Int32, Field(ge=1, le=100_000)] | None = None
-    """Requests that may wait for inference; beyond it they are answered with 503 at once."""
+    """Requests that may wait for inference; beyond it they are answered with 429 and Retry-After at once."""
