@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 import subprocess
 import sys
 import time
@@ -12,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 QUIET_S = 5.0  # a step shorter than this prints nothing
+_COMPLAINT = re.compile(r"error|cannot|failed|missing|denied|refused|unknown|invalid|not found|no space|^E:", re.I)
 REPEAT_S = 15.0  # how often a long step prints where the terminal cannot rewrite a line
 
 
@@ -111,8 +113,15 @@ def logged(
             process.wait()
             raise
         if process.returncode != 0:
-            last = next((x for x in reversed(log.read_text(errors="replace").splitlines()) if x.strip()), "no output")
-            raise Problem(f"{title} failed: {last.strip()}", f"{fix}{'; ' if fix else ''}its output is in {log}")
+            cause = telling_line(log.read_text(errors="replace"))
+            raise Problem(f"{title} failed: {cause}", f"{fix}{'; ' if fix else ''}its output is in {log}")
+
+
+def telling_line(text: str) -> str:
+    """The line of a failed program's output that most likely names the cause: the last that complains."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    complaints = [line for line in lines if _COMPLAINT.search(line)]
+    return (complaints or lines or ["no output"])[-1]
 
 
 def output(command: Sequence[str | Path], *, stdin: str = "", timeout: float = 60) -> str:
@@ -128,8 +137,7 @@ def output(command: Sequence[str | Path], *, stdin: str = "", timeout: float = 6
     except subprocess.TimeoutExpired:
         raise Problem(f"`{shown}` did not end within {timeout:.0f} s") from None
     if done.returncode != 0:
-        text = (done.stderr or done.stdout).strip().splitlines() or ["no output"]
-        raise Problem(f"`{shown}` failed: {text[-1]}")
+        raise Problem(f"`{shown}` failed: {telling_line(done.stderr or done.stdout)}")
     return done.stdout.strip()
 
 

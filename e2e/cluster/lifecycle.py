@@ -24,6 +24,7 @@ RESTART_S = 60.0  # seconds a stopped cluster may take to answer again
 
 def up() -> None:
     """Make the cluster answer with every node ready and DNS working; cheap where it already does."""
+    state().mkdir(parents=True, exist_ok=True)
     if foreign():
         kube.copy_users_context()
         if not kube.answers():
@@ -81,11 +82,20 @@ def _revive() -> bool:
         say("note: the cluster was made from an earlier configuration; e2e/cluster/down, then up, renews it")
     stopped = docker("inspect", "--format", "{{if not .State.Running}}{{.Name}}{{end}}", *names).split()
     if stopped:
-        docker("start", *[name.lstrip("/") for name in stopped])
+        addresses = _remembered_addresses()
+        # Docker gives the lowest free address to whoever starts first, and the nodes must get theirs back
+        for name in sorted((one.lstrip("/") for one in stopped), key=lambda one: addresses.get(one, (0,))):
+            docker("start", name)
     if _wait("the cluster's API server", kube.answers, RESTART_S if stopped else 20.0):
         return True
     say(f"cluster {cluster_name()} does not answer: making it anew")
     return False
+
+
+def _remembered_addresses() -> dict[str, tuple[int, ...]]:
+    file = state() / "addresses"
+    rows = [line.split() for line in file.read_text().splitlines()] if file.exists() else []
+    return {name: tuple(int(part) for part in address.split(".")) for name, address in rows}
 
 
 def _create() -> None:
@@ -135,6 +145,7 @@ def _finish() -> None:
     _must("a pod subnet for every node", assigned, READY_S)
     _must("kube-proxy", lambda: _available("daemonset", "kube-proxy"), READY_S)
     network.connect(known)
+    (state() / "addresses").write_text("".join(f"{node.name} {node.address}\n" for node in known))
     _must("Services on every node", lambda: all(_services_work(node.name) for node in known), READY_S)
     # two small nodes: the control plane takes pods too
     for node in known:
@@ -142,7 +153,7 @@ def _finish() -> None:
         if taint in kubectl("get", "node", node.name, "--output=jsonpath={.spec.taints[*].key}"):
             kubectl("taint", "node", node.name, f"{taint}-")
     _must("all nodes ready", _nodes_ready, READY_S)
-    _must("cluster DNS", lambda: _available("deployment", "coredns"), READY_S)
+    _must("cluster DNS", lambda: _available("deployment", "coredns") and _dns_answers(known[-1].name), READY_S)
 
 
 def _services_work(node: str) -> bool:
@@ -150,6 +161,12 @@ def _services_work(node: str) -> bool:
     service = "https://10.96.0.1/livez"
     check = ["curl", "--silent", "--max-time", "2", "--cacert", "/etc/kubernetes/pki/ca.crt", "--output", "/dev/null"]
     return succeeds(["docker", "exec", node, *check, service], timeout=10)
+
+
+def _dns_answers(node: str) -> bool:
+    """Whether CoreDNS answers by its Service: after a restart the pods' status says ready before they are."""
+    check = ["curl", "--silent", "--fail", "--max-time", "2", "--output", "/dev/null", "http://10.96.0.10:9153/metrics"]
+    return succeeds(["docker", "exec", node, *check], timeout=10)
 
 
 def _nodes_ready() -> bool:

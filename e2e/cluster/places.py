@@ -27,10 +27,8 @@ def foreign() -> bool:
 
 
 def state() -> Path:
-    """The folder with this cluster's kubeconfig and remembered ports; made if absent."""
-    folder = CACHE / "clusters" / cluster_name()
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
+    """The folder with this cluster's kubeconfig and remembered ports; `up` makes it."""
+    return CACHE / "clusters" / cluster_name()
 
 
 def kubeconfig() -> Path:
