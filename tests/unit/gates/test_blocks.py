@@ -268,6 +268,25 @@ def test_a_canary_back_after_more_than_six_hours_begins_a_new_block() -> None:
     assert counts(told.errors()) == (40, 0, 80, 0)
 
 
+def test_a_late_sample_does_not_turn_the_clock_back() -> None:
+    told = story()
+    told.tick(3, skip=("s-1",))
+    told.fleet.pods["s-1"].scrape(told.at - 20)
+    evidence = update(told.plan, told.evidence, told.fleet.series(), told.fleet.facts(), told.at)
+    assert evidence.cursors["s-1"].at == told.at - 20
+    assert evidence.newest == told.at
+
+
+def test_a_restart_is_worth_persisting() -> None:
+    """The counters of before are gone: later samples could not tell what they had come to."""
+    told = story()
+    told.tick(1)
+    told.fleet.pods["s-1"].restart()
+    before = told.evidence.milestones
+    told.tick(1, s_1=10)
+    assert told.evidence.milestones == before + 1
+
+
 def test_jitter_of_the_scrapes_does_not_lengthen_blocks() -> None:
     told = story(block_seconds=15.0)
     for i in range(1, 21):
