@@ -24,7 +24,7 @@ def parse(words: list[str] | None = None) -> Options:
     """The command line."""
     default = Options()
     parser = argparse.ArgumentParser(prog="e2e/demo/run", description=__doc__)
-    parser.add_argument("--story-only", action="store_true", help="cluster, operator and models are there: only play")
+    parser.add_argument("--story-only", action="store_true", help="cluster and operator are there: only play")
     parser.add_argument("--plain", action="store_true", help="plain lines instead of the live view")
     parser.add_argument("--rate", type=float, default=default.rate, help="requests a second (default: 400)")
     parser.add_argument("--label-delay", type=float, default=default.label_delay, help="seconds until labels (2)")
@@ -36,7 +36,7 @@ def parse(words: list[str] | None = None) -> Options:
 def play(options: Options) -> bool:
     """Everything; whether all outcomes were seen. Problem where it cannot go on."""
     began = time.monotonic()
-    trained = models.folder() if options.story_only else prepare.everything()
+    trained = prepare.put_models() if options.story_only else prepare.everything()
     if text := models.summary():
         say(text)
     prepare.stage()

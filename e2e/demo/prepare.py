@@ -50,8 +50,7 @@ def everything() -> Path:
         ("images of the operator and the model server", _images),
         *((f"add-on {name}", lambda name=name: addons.install(name)) for name in ADDONS),
         ("operator, by its Helm chart", _operator),
-        ("models", models.folder),
-        ("models in the file server", _put_models),
+        ("models: trained, and put into the file server", put_models),
     )
     for number, (title, step) in enumerate(steps, 1):
         started = time.monotonic()
@@ -84,10 +83,12 @@ def _operator() -> None:
     kubectl("rollout", "status", "deployment", *where, "--timeout=120s", timeout=150)
 
 
-def _put_models() -> None:
+def put_models() -> Path:
+    """The models, trained where they are not yet, and brought to where the cluster fetches them; their folder here."""
     trained = models.folder()
     for model in ("iris", MODEL):
         addons.put("files", trained / model, model)
+    return trained
 
 
 def stage() -> None:

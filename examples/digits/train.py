@@ -72,10 +72,10 @@ class Version:
 
 
 def random_forest(data: Data) -> bytes:
-    """v1: five hundred trees."""
+    """v1: a thousand trees."""
     from sklearn.ensemble import RandomForestClassifier
 
-    return _exported(RandomForestClassifier(500, random_state=0, n_jobs=-1).fit(data.rows, data.labels), data)
+    return _exported(RandomForestClassifier(1000, random_state=0, n_jobs=-1).fit(data.rows, data.labels), data)
 
 
 def _support_vectors() -> Classifier:
