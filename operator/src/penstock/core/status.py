@@ -164,6 +164,16 @@ def gate_status(judgement: GateJudgement) -> GateStatus:
 # --- the story -----------------------------------------------------------------------------------
 
 
+def _ended(text: str) -> str:
+    """With a full stop, unless it ends already."""
+    return text if text.endswith((".", "?", "!")) else f"{text}."
+
+
+def _sentence(text: str) -> str:
+    """A clause as a sentence: only its first letter changes, since names of fields and kinds must not."""
+    return _ended(text[:1].upper() + text[1:])
+
+
 def _impact(status: Status) -> str:
     """What users get, first of all."""
     stable, canary = status.stable, status.canary
@@ -214,7 +224,7 @@ def _tell_rolling(world: World, status: Status) -> _Story:
         case Stage.LOADING:
             return _Story(Phase.PROGRESSING, Reason.LOADING, f"{impact} {_loading(world, canary, status)}")
         case Stage.PROMOTING:
-            why = "" if world.traffic.confirmed else f" {world.traffic.problem.capitalize()}."
+            why = "" if world.traffic.confirmed else f" {_sentence(world.traffic.problem)}"
             return _Story(
                 Phase.PROGRESSING,
                 Reason.PROMOTING,
@@ -239,7 +249,7 @@ def _loading(world: World, canary: Revision | None, status: Status) -> str:
     elif world.schema_problem and s.canary_is_ready(world):
         trouble = f" {world.schema_problem}"
     elif s.canary_is_ready(world) and not world.traffic.confirmed and world.traffic.problem:
-        trouble = f" {world.traffic.problem.capitalize()}."
+        trouble = f" {_sentence(world.traffic.problem)}"
     return f"Loading {canary.name}: {canary.ready} of {s.canary_pods_wanted(world)} pods ready.{trouble}"
 
 
@@ -271,7 +281,7 @@ def _tell_stepping(world: World, status: Status, impact: str) -> _Story:
         return _Story(
             Phase.PROGRESSING,
             Reason.ROUTE_NOT_ACCEPTED,
-            f"{where}: {world.traffic.problem or 'waiting for the router'}.",
+            f"{where}: {_ended(world.traffic.problem or 'waiting for the router')}",
         )
     if rollout.deadline_at is None:
         return _Story(
@@ -289,7 +299,7 @@ def _gates(status: Status) -> str:
     gates = status.rollout.gates if status.rollout else ()
     open_ = [g.message for g in gates if g.verdict != Verdict.PASS and g.message]
     if open_:
-        return " ".join(open_)
+        return " ".join(_ended(message) for message in open_)
     return "gates passed; seeing that the weight acts." if gates else "first measurements under way."
 
 
@@ -305,8 +315,8 @@ def _tell_resting(world: World, status: Status) -> _Story:
         ) else "Rejected"  # fmt: skip
         return _Story(
             Phase.DEGRADED, refused.reason or Reason.REJECTED,
-            f"{impact} {word} {refused.revision}: {refused.reason}: {refused.message} Fix the spec or go back in Git; "
-            "nothing is tried again until the spec changes.", stalled=True,
+            f"{impact} {word} {refused.revision}: {refused.reason}: {_ended(refused.message or 'no message')} "
+            "Fix the spec or go back in Git; nothing is tried again until the spec changes.", stalled=True,
         )  # fmt: skip
     if s.is_suspended(world):
         return _Story(Phase.HEALTHY, Reason.SUSPENDED, "Suspended: spec.replicas is 0.")
