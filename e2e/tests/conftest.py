@@ -9,7 +9,7 @@ import pytest
 from e2e.cluster.places import kubeconfig
 from e2e.cluster.ports import ports
 from e2e.cluster.tools import tool
-from e2e.tests import diagnosis, surroundings
+from e2e.tests import diagnosis, surroundings, zoo
 from e2e.tests.cluster import Cluster
 from e2e.tests.given import Given
 from e2e.tests.installation import Installation
@@ -40,6 +40,9 @@ def installation(cluster: Cluster) -> Installation:
     """The operator with the usual values, whatever it had before."""
     made = Installation(cluster, tool("helm"), surroundings.PROMETHEUS, surroundings.SCRAPE_SECONDS)
     made.install(made.usual())
+    # training takes seconds, which no story should wait for
+    for model in zoo.NAMES:
+        zoo.model(model)
     return made
 
 
@@ -82,5 +85,7 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
     outcome = yield
     report: pytest.TestReport = outcome.get_result()  # type: ignore[attr-defined]
     story = item.stash.get(_STORY, None)
+    if report.passed and report.when == "call" and story is not None:
+        diagnosis.keep_timeline(story, item.nodeid)
     if report.failed and report.when == "call" and story is not None:
         report.sections.append(("traces", f"objects, events and logs are in {diagnosis.collect(story, item.nodeid)}"))

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from e2e.cluster.console import Problem
+from e2e.cluster.engine import docker
 from e2e.tests.cluster import Cluster, Object
 from e2e.tests.expectation import Expectation
 
@@ -30,6 +32,14 @@ class Prometheus:
     url: str
 
 
+def image_id(reference: str) -> str:
+    """What identifies an image's content; its reference where the local Docker does not know it."""
+    try:
+        return docker("image", "inspect", "--format", "{{.Id}}", reference)
+    except Problem:
+        return reference
+
+
 class Installation:
     """One Helm release. Settings are given as the chart's values."""
 
@@ -40,7 +50,12 @@ class Installation:
 
     def usual(self) -> dict[str, Any]:
         """The values that all stories but a few run with."""
-        return {"prometheus": {"url": self.prometheus.url}, "scrapeInterval": self.scrape_seconds}
+        return {
+            "prometheus": {"url": self.prometheus.url},
+            "scrapeInterval": self.scrape_seconds,
+            # the tag is always the same: another image must mean other pods
+            "podAnnotations": {"penstock.dev/e2e-image": image_id(OPERATOR_IMAGE)},
+        }
 
     def install(self, values: Mapping[str, Any]) -> None:
         """Install or upgrade to exactly these values over the chart's own, and wait until the operator is ready."""

@@ -68,7 +68,13 @@ class Story:
         """Apply a ModelDeployment as a user does."""
         self.mark = time.monotonic()
         self.before, self.spec = self.spec, spec
-        return self.cluster.apply(model_deployment(self.namespace, spec, name))
+        return self.seen(self.cluster.apply(model_deployment(self.namespace, spec, name)))
+
+    def seen(self, written: Object) -> Object:
+        """Go on once this version of the model is part of what is seen of it."""
+        if written["metadata"]["name"] == MODEL:
+            self.model.catch_up(written["metadata"]["resourceVersion"])
+        return written
 
     def provide(self, model: str) -> None:
         """Put a model's file into the namespace."""

@@ -30,7 +30,7 @@ def test_a_rejected_model_is_not_promoted_when_its_rejection_is_lost(given: Give
     then.still_served_by("good-v1").now()
     then.phase("Degraded").for_the_next(15)
     then.weights_were(0)
-    then.route_weights_were()
+    then.route_gave_everything_to_stable()
     then.no_request_failed(users)
 
 

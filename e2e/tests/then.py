@@ -115,6 +115,13 @@ class Then:
         found = runs(_route_weight(m, canary) for m in self._story.route.since(self._story.mark) if m.live)
         assert found == list(expected), f"weights in the HTTPRoute were {found}, expected {list(expected)}"
 
+    def route_gave_everything_to_stable(self) -> None:
+        """Every version of the HTTPRoute since the latest action has the stable revision alone."""
+        stable = self._story.model.now.field("stable", "revision")
+        moments = [m for m in self._story.route.since(self._story.mark) if m.live]
+        shares = [_route_weight(m, stable) for m in moments or [self._story.route.now]]
+        assert set(shares) == {100}, f"stable {stable} had {shares} % in the HTTPRoute"
+
     def steps_were(self, *expected: int) -> None:
         """The indices of the steps since the latest action: none repeated, none skipped."""
         moments = self._story.model.since(self._story.mark)

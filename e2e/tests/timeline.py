@@ -73,6 +73,14 @@ class Timeline:
         with self._changed:
             self._changed.wait(seconds)
 
+    def catch_up(self, version: str, seconds: float = 10) -> None:
+        """Until this resourceVersion of the object has been seen; TimeoutError after the time."""
+        deadline = time.monotonic() + seconds
+        with self._changed:
+            while not any(m.live and m.live["metadata"]["resourceVersion"] == version for m in self._moments):
+                if not self._changed.wait(deadline - time.monotonic()):
+                    raise TimeoutError(f"the watch never showed version {version} of {self._name}: {self.trouble}")
+
     def _follow(self, version: str) -> None:
         while not self._ended.is_set():
             try:

@@ -58,8 +58,8 @@ class When:
     def status_is_wiped(self) -> None:
         """The status is lost, as by a restore from a backup."""
         self._chapter("the status is lost")
-        remove = [{"op": "remove", "path": "/status"}]
-        self._story.cluster.patch("ModelDeployment", self._story.namespace, MODEL, remove, "status")
+        story, remove = self._story, [{"op": "remove", "path": "/status"}]
+        story.seen(story.cluster.patch("ModelDeployment", story.namespace, MODEL, remove, "status"))
 
     def operator_is_deleted(self) -> None:
         """`kubectl delete pod` of the operator; the story's chapter goes on."""

@@ -136,3 +136,4 @@ _MAKERS = {
     "doubles": _doubles,
     "corrupt": _corrupt,
 }
+NAMES = tuple(_MAKERS)
