@@ -328,7 +328,7 @@ def _tell_resting(world: World, status: Status) -> _Story:
         return _Story(
             Phase.PROGRESSING,
             Reason.LOADING,
-            f"Serving {stable.revision}, {stable.ready} of {stable.replicas} pods ready.",
+            f"Serving {stable.revision}, {stable.ready} of {stable.replicas} pods ready. {_why_down(world)}",
         )
     return _Story(Phase.HEALTHY, Reason.HEALTHY, f"Serving {stable.revision} {stable.ready}/{stable.replicas}.")
 
@@ -353,8 +353,8 @@ def _why_down(world: World) -> str:
     if stable is None:
         return "Its record is gone."
     if stable.failure:
-        return f"{stable.failure.reason}: {stable.failure.message}"
-    return stable.unschedulable or "Its pods are starting."
+        return f"{stable.failure.reason}: {_ended(stable.failure.message)}"
+    return f"Unschedulable: {_ended(stable.unschedulable)}" if stable.unschedulable else "Pods are starting."
 
 
 # --- conditions ----------------------------------------------------------------------------------
