@@ -5,8 +5,8 @@ from __future__ import annotations
 from e2e.tests.installation import Prometheus
 
 GATEWAY, GATEWAY_NAMESPACE = "public", "gateway"
-PROMETHEUS = Prometheus("monitoring", "prometheus", "")
-SCRAPE_SECONDS = 2
+PROMETHEUS = Prometheus("monitoring", "prometheus", "http://prometheus.monitoring:9090")
+SCRAPE_SECONDS = 5
 STORES = "models"
 """Namespace of the file server and the S3 server."""
 FILES_URL = "http://files.models.svc"

@@ -39,7 +39,7 @@ def test_a_model_is_fetched_over_http_and_its_bytes_are_locked(
     then.digest_is(zoo.model("good-v2"))
     put("files", _other(file), name)
     when.applies(replicas=3)
-    then.message("SourceChanged|2 of 3 pods ready").within(LOAD_SECONDS)
+    then.message("2 of 3 pods ready. SourceChanged: .*has changed").within(LOAD_SECONDS)
     then.ready_pods(2).for_the_next(5)
 
 
@@ -86,7 +86,7 @@ def test_a_model_is_taken_from_a_volume(story: Story, given: Given, then: Then) 
     story.provide("good-v1")
     volume = _claim(story)
     _fill(story, volume)
-    given.model(source={"uri": f"pvc://{volume}/models/iris"})
+    given.model(source={"uri": f"pvc://{volume}/models/iris/{FILE}"})
     then.phase("Healthy").within(LOAD_SECONDS)
     then.digest_is(zoo.model("good-v1"))
 
