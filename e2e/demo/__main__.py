@@ -7,8 +7,6 @@ import sys
 import time
 from pathlib import Path
 
-from rich.console import Console
-
 from e2e.cluster.console import Problem, say
 from e2e.demo import models, plot, prepare, screen, wrapup
 from e2e.demo.journal import Journal
@@ -56,8 +54,7 @@ def play(options: Options) -> bool:
     finally:
         window.close()
         plot.draw(journal, options.plot)
-        console = Console()
-        wrapup.show(console, story.results, story.report, options.plot)
+        wrapup.show(wrapup.console(), story.results, story.report, options.plot)
         say(f"the story took {time.monotonic() - started:.0f} s")
     return {result.number for result in story.results if result.seen} >= OUTCOMES
 

@@ -90,7 +90,7 @@ def picture(journal: Journal, now: float) -> Frame:
         rate=sum(s["sent"] for s in recent) / len(recent) if recent else 0.0,
         sent=totals.get("sent", 0),
         failed=totals.get("failed", 0),
-        message=(status.message if status else None) or "",
+        message=_message(latest) if latest else "",
         trouble=trouble,
     )
 

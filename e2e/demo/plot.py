@@ -79,7 +79,7 @@ def draw(journal: Journal, path: Path) -> None:
     for axis, what in ((accuracy, "accuracy"), (latency, "p50_ms")):
         for version, points in version_lines(journal.seconds, names, begin, what).items():
             axis.plot(points.x, points.y, label=version, color=COLORS.get(version), marker=".", markersize=4)
-    accuracy.set(ylabel="right answers, %", ylim=(0, 103))
+    accuracy.set(ylabel="right answers, %", ylim=(-3, 104))
     latency.set(ylabel="median latency, ms", xlabel="seconds", yscale="log", xlim=(0, end - begin))
     for axis in (weight, accuracy, latency):
         axis.grid(alpha=0.25)
@@ -88,7 +88,7 @@ def draw(journal: Journal, path: Path) -> None:
     for mark in journal.marks:
         weight.text(mark.at - begin + 1, 103, short(mark), rotation=90, va="top", ha="left", fontsize=8)
     if accuracy.lines:
-        accuracy.legend(loc="lower right", ncols=6)
+        accuracy.legend(loc="center left", ncols=6)
     figure.savefig(path, dpi=110)
 
 

@@ -58,6 +58,8 @@ class Story:
                 self._traffic(load)
                 for chapter in AFTER_TRAFFIC:
                     self._chapter(chapter)
+                for _ in range(STEADY_SECONDS):
+                    load.next_second()
             finally:
                 self.report = load.stop()
 
@@ -208,7 +210,8 @@ def _told(chapter: Chapter, answered: int, wrong: int, everybody: int) -> str:
             return f"{chapter.moral}; {answered:,} answers, {1 - wrong / answered:.1%} right"
         case Outcome.ROLLED_BACK if answered:
             share = wrong / everybody if everybody else 0.0
-            return f"{chapter.moral}; {answered:,} answers, {wrong:,} of them wrong: {share:.2%} of all meanwhile"
+            impact = f"{wrong:,} of them wrong: {share:.1%} of all in that time" if wrong else "none of them wrong"
+            return f"{chapter.moral}; {answered:,} answers, {impact}"
         case Outcome.REJECTED:
             return f"{chapter.moral}; {answered} answers"
     return chapter.moral

@@ -143,7 +143,7 @@ def route_weights(route: Mapping[str, Any] | None) -> dict[str, int]:
 
 
 def _requests(expect: Expectation, seen: Seen) -> Iterator[str]:
-    if expect.weights and not seen.answered:
+    if expect.gets_requests and not seen.answered:
         yield "the load generator never got an answer from it"
     if not expect.gets_requests and seen.answered:
         yield f"it answered {seen.answered} requests, though none was due"

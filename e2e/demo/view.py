@@ -27,9 +27,9 @@ VERDICT_STYLE = {
 
 def draw(frame: Frame, width: int) -> RenderableType:
     """The picture for a terminal of `width` columns."""
-    parts: list[RenderableType] = [_head(frame), _arms(frame, max(10, min(40, width - 60)))]
+    parts: list[RenderableType] = [_head(frame), _arms(frame, width)]
     if frame.gates:
-        parts.append(_gates(frame, max(6, min(16, (width - 72) // 2))))
+        parts.append(_gates(frame, max(4, min(16, (width - 72) // 2))))
     if frame.trouble:
         parts.append(Text(f"cannot see the cluster: {frame.trouble}", style="bold magenta"))
     elif frame.message:
@@ -56,22 +56,24 @@ def clock(seconds: float) -> str:
     return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
 
 
-def _arms(frame: Frame, cells: int) -> RenderableType:
+def _arms(frame: Frame, width: int) -> RenderableType:
     table = Table(box=None, padding=(0, 1), show_header=True, header_style="dim")
     for name, right in (("", False), ("model", False), ("pods", True), ("right", True), ("p50", True)):
         table.add_column(name, justify="right" if right else "left", no_wrap=True)
     table.add_column("traffic", no_wrap=True)
-    _add_arm(table, "stable", frame.stable, 100 - frame.weight, cells)
-    _add_arm(table, "canary", frame.canary, frame.weight, cells)
+    _add_arm(table, "stable", frame.stable, 100 - frame.weight, width)
+    _add_arm(table, "canary", frame.canary, frame.weight, width)
     return table
 
 
-def _add_arm(table: Table, name: str, arm: Arm | None, weight: int, cells: int) -> None:
+def _add_arm(table: Table, name: str, arm: Arm | None, weight: int, width: int) -> None:
     if arm is None:
         table.add_row(name, Text("-", style="dim"), "", "", "", "")
         return
     color = "green" if name == "stable" else "yellow"
-    share = "" if arm.share is None else f" (seen {arm.share:.0%})"
+    has_room = width >= 100
+    share = f" (seen {arm.share:.0%})" if has_room and arm.share is not None else ""
+    cells = max(8, min(40, width - (84 if has_room else 72)))
     table.add_row(
         name,
         f"{arm.version} {arm.revision}",

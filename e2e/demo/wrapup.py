@@ -22,6 +22,12 @@ from e2e.demo.result import Result
 from e2e.demo.settings import DEMO_CACHE, DEMO_LOGS, MODEL, NAMESPACE, OPERATOR_NAMESPACE
 
 
+def console() -> Console:
+    """A terminal as wide as it is; wide enough for the table where there is none."""
+    found = Console(highlight=False)
+    return found if found.is_terminal else Console(highlight=False, width=140)
+
+
 def table(results: Sequence[Result]) -> Table:
     """The eight outcomes as far as they were reached."""
     out = Table(title="What was seen in the cluster's own objects", title_justify="left", show_lines=False)
