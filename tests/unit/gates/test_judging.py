@@ -193,6 +193,13 @@ def test_a_canary_that_just_became_ready_is_not_accused_of_absent_metrics() -> N
     assert judge(chosen, later, NOW + 120)[0].reason is Reason.METRIC_ABSENT
 
 
+def test_a_rollout_that_just_began_accuses_nobody_of_absent_metrics() -> None:
+    chosen, fleet = replace(plan(), started_at=NOW - 30), fleet_of(Rates())
+    series = [s for s in fleet.series() if s.name != FEEDBACK]
+    found = {j.name: j for j in judge(chosen, update(chosen, start(chosen), series, fleet.facts(), NOW), NOW)}
+    assert found["accuracy"].reason is Reason.NO_FEEDBACK
+
+
 def test_samples_that_stand_still_cannot_be_measured() -> None:
     chosen, fleet = plan(), fleet_of(Rates())
     evidence = update(chosen, measured(chosen, fleet), fleet.series(), fleet.facts(), NOW + 200)

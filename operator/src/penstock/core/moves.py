@@ -272,7 +272,8 @@ def promote(world: World) -> Move:
         retiring=retiring[-HISTORY_LIMIT:],
         history=(entry, *world.status.history)[:HISTORY_LIMIT],
     )
-    proof = f": {world.measurement.message}" if world.measurement and world.measurement.message else ""
+    seen = world.measurement.judgements if world.measurement else ()
+    proof = "".join(f"; {j.message}" for j in seen if j.applicable)
     word = "is back at 100 %" if rollout_of(world).reverting else "promoted to 100 %"
     return Move(status, reason, f"revision {_canary(world)} {word}{proof}", ended=AnalysisPhase.PASSED)
 

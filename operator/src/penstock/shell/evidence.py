@@ -42,7 +42,7 @@ async def measure(cluster: Cluster, metrics: Metrics, seen: Gathered) -> tuple[W
         evidence = analysis.advance(running, samples, analysis.pod_facts([world.stable, world.canary]), world.now)
     except MetricsUnavailable as error:
         evidence = gates.blind(running.evidence, world.now, str(error))
-    if world.traffic.confirmed:
+    if world.traffic.confirmed and s.rollout_of(world).stage == Stage.STEPPING:
         evidence = gates.mark_weight(evidence, weight, world.now)
     exact = s.strategy(world).router.exact
     return replace(world, measurement=analysis.measure(running, evidence, weight, world.now, exact=exact)), running

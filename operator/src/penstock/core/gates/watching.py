@@ -61,7 +61,9 @@ def _absent(signal: str, plan: Plan, evidence: Evidence, pods: Mapping[str, PodF
             continue
         for arm, revision in (("canary", plan.canary), ("stable", plan.stable)):
             ready = [f.ready_since for f in pods.values() if f.revision == revision and f.ready_since is not None]
-            if not ready or f"{arm} {metric}" in evidence.shown or now - min(ready) <= ABSENT_AFTER:
+            if not ready or f"{arm} {metric}" in evidence.shown:
+                continue
+            if now - max(min(ready), plan.started_at) <= ABSENT_AFTER:
                 continue
             detail = f"no pod of {arm} ({revision}) exposes {metric}: check that its metrics port is scraped"
             return Fault(signal, "MetricAbsent", now, detail)
