@@ -31,6 +31,9 @@ def up() -> None:
             raise Problem("CLUSTER=current: that cluster does not answer", "kubectl get --raw=/readyz")
         return
     ensure_engine()
+    # first, so that no wait for the cluster has a build inside
+    for name in ("kind", "kubectl"):
+        tool(name)
     with locked(CACHE / "lock" / f"up-{cluster_name()}", f"making {cluster_name()}"):
         if not _revive():
             _create()
