@@ -95,6 +95,12 @@ def picture(journal: Journal, now: float) -> Frame:
     )
 
 
+def _message(sighting: Sighting) -> str:
+    """What the gates wait for, from the evidence, which is fresher than the status; else the status' own words."""
+    waiting = [g.message for g in sighting.gates if g.message and g.verdict != Verdict.PASS]
+    return "; ".join(waiting) or sighting.status.message or ""
+
+
 def _arm(status: RevisionStatus | None, names: Mapping[str, str], seconds: Sequence[Mapping[str, Any]]) -> Arm | None:
     if status is None or not status.revision:
         return None

@@ -117,6 +117,8 @@ class Journal:
     marks: list[Mark] = field(default_factory=list)
     totals: Mapping[str, Any] = field(default_factory=dict)
     news: threading.Condition = field(default_factory=threading.Condition)
+    on_second: Callable[[Mapping[str, Any]], None] | None = None
+    """Told every line of the load generator, on its thread."""
     trouble: str = ""
     """Why nothing can be seen at the moment; empty while all is well."""
 
@@ -138,6 +140,8 @@ class Journal:
         with self.news:
             self.totals = line
             self.seconds.append(line["second"])
+        if self.on_second is not None:
+            self.on_second(line)
 
     def begin(self, at: float, title: str) -> None:
         """A chapter begins."""

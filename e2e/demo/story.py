@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import http.client
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from e2e.demo import prepare
 from e2e.demo.chapters import AFTER_TRAFFIC, FIRST, Chapter
 from e2e.demo.journal import Journal, Sighting, answers
 from e2e.demo.kube import Window, apply
+from e2e.demo.pace import Pace
 from e2e.demo.result import Result
 from e2e.demo.settings import DEMO_CACHE, HOST, MODEL, NAMESPACE, Options, uri_of, version_of
 from e2e.demo.verify import Objects, Seen, complaints, route_weights
@@ -53,9 +54,11 @@ class Story:
             feedback_delay=self.options.label_delay,
         )
         await_answer(target, self.options.patience)
-        with LoadProcess(target, self.options.rate, self.journal.counted) as load:
+        pace = Pace(self.options.rate)
+        with LoadProcess(target, pace.rate, self.journal.counted) as load:
+            self.journal.on_second = lambda line: self._keep_pace(pace, load, line)
             try:
-                self._traffic(load)
+                self._traffic(load, pace)
                 for chapter in AFTER_TRAFFIC:
                     self._chapter(chapter)
                 for _ in range(STEADY_SECONDS):
@@ -63,7 +66,12 @@ class Story:
             finally:
                 self.report = load.stop()
 
-    def _traffic(self, load: LoadProcess) -> None:
+    def _keep_pace(self, pace: Pace, load: LoadProcess, line: Mapping[str, Any]) -> None:
+        if pace.must_slow_down(line):
+            load.set_rate(pace.rate)
+            self.tell(f"   this machine is too busy: {pace.rate:.0f} requests a second from now on")
+
+    def _traffic(self, load: LoadProcess, pace: Pace) -> None:
         title = f"traffic: {self.options.rate:.0f} requests a second through the gateway, labels later"
         self._begin(2, title)
         started = time.monotonic()
@@ -74,7 +82,7 @@ class Story:
                 raise Problem(f"traffic does not flow: {_traffic_trouble(line)}", f"try: curl -i {_curl()}")
             line = load.next_second()
             second = line["second"]["revisions"]
-            flows = sum(c["ok"] for c in second.values()) >= 0.8 * self.options.rate
+            flows = sum(c["ok"] for c in second.values()) >= 0.8 * pace.rate
             fails = any(c["failed"] for c in second.values())
             steady = steady + 1 if flows and not fails else 0
         if not line["feedback"].get("accepted"):

@@ -46,8 +46,10 @@ def traffic(report: Mapping[str, Any]) -> str:
     """The load generator's own count in one line."""
     if not report:
         return "no traffic was sent"
-    kinds = ", ".join(f"{count} {kind}" for kind, count in report["failures"].items())
-    failed = f"{report['failed']} failed" + (f" ({kinds})" if kinds else "")
+    unsent = report["failures"].get("unsent", 0)
+    kinds = ", ".join(f"{count} {kind}" for kind, count in report["failures"].items() if kind != "unsent")
+    failed = f"{report['failed'] - unsent} failed" + (f" ({kinds})" if kinds else "")
+    failed += f", {unsent:,} not sent: this machine was too busy" if unsent else ""
     feedback = report["feedback"]
     lost = sum(count for kind, count in feedback.items() if kind != "accepted" and not kind.startswith("failed posts"))
     labels = f"{feedback.get('accepted', 0):,} labels taken" + (f", {lost:,} not" if lost else "")
