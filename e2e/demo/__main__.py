@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 import time
 from pathlib import Path
 
+from e2e.cluster import kube
 from e2e.cluster.console import Problem, say
+from e2e.cluster.places import cluster_name
 from e2e.demo import models, plot, prepare, screen, wrapup
 from e2e.demo.journal import Journal
 from e2e.demo.kube import Window
@@ -34,6 +37,8 @@ def parse(words: list[str] | None = None) -> Options:
 def play(options: Options) -> bool:
     """Everything; whether all outcomes were seen. Problem where it cannot go on."""
     began = time.monotonic()
+    if options.story_only and not kube.answers():
+        raise Problem(f"cluster {cluster_name()} does not answer", "leave out --story-only: that makes it")
     trained = prepare.put_models() if options.story_only else prepare.everything()
     if text := models.summary():
         say(text)
@@ -62,6 +67,7 @@ def play(options: Options) -> bool:
 def main() -> int:
     """Run the demo; 0 if all was seen, 1 if not, 130 if stopped."""
     options = parse()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     DEMO_LOGS.mkdir(parents=True, exist_ok=True)
     try:
         return 0 if play(options) else 1

@@ -89,7 +89,7 @@ def picture(journal: Journal, now: float) -> Frame:
         gates=tuple(_gates(latest)) if latest else (),
         rate=sum(s["sent"] for s in recent) / len(recent) if recent else 0.0,
         sent=totals.get("sent", 0),
-        failed=totals.get("failed", 0),
+        failed=totals.get("failed", 0) - totals.get("failures", {}).get("unsent", 0),
         message=_message(latest) if latest else "",
         trouble=trouble,
     )

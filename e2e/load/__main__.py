@@ -97,6 +97,7 @@ class Run:
                     self._stop.set()
                 case words:
                     print(f"unknown order {words}; there are: rate N, report, stop", file=sys.stderr)
+        self._stop.set()  # whoever gave the orders is gone
 
     def _line(self) -> dict[str, Any]:
         second = self._tally.close_second(time.time())

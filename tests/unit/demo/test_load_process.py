@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from e2e.load.process import LoadProcess, Target
+from e2e.load.process import ROOT, LoadProcess, Target
 from tests.unit.demo.stub_server import StubServer
 from tests.unit.demo.test_load import Behaviour, echo
 
@@ -49,3 +50,17 @@ def test_tells_why_it_cannot_start(tmp_path: Path) -> None:
         pytest.raises(RuntimeError, match=r"none\.npz"),
     ):
         load.next_second(timeout=30)
+
+
+async def test_ends_by_itself_when_whoever_gave_the_orders_is_gone(data: Path) -> None:
+    async with StubServer(echo) as server:
+        words = [sys.executable, "-m", "e2e.load", *Target(server.url, "m", data).arguments()]
+        process = await asyncio.create_subprocess_exec(
+            *words, cwd=ROOT, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
+        )
+        assert process.stdin is not None
+        assert process.stdout is not None
+        assert await asyncio.wait_for(process.stdout.readline(), 30)
+        process.stdin.close()
+        assert await asyncio.wait_for(process.wait(), 30) == 0
+        await process.stdout.read()
