@@ -19,6 +19,7 @@ from penstock.core.objects import (
     Object,
     Ref,
 )
+from penstock.ports import Invalid
 from tests.scenario import KEY, NAME, NAMESPACE, QUICK, REF, Behaviour, Scenario, outcomes, spec
 from tests.unit.core.test_story import V1, V2, degraded, deployed, healthy, served_by
 
@@ -225,22 +226,63 @@ def test_a_canary_whose_pods_all_break_goes_without_any_metric() -> None:
     assert list(scenario.shares()) == [status.stable.revision if status.stable else None]
 
 
-def test_a_failing_canary_stays_while_stable_has_no_pod_to_go_back_to() -> None:
-    scenario = deployed(Scenario(), v2=Behaviour(errors=0.4))
-    scenario.apply(spec(V2))
-    scenario.run_until(stepping(5))
+def break_stable(scenario: Scenario) -> None:
+    """Every pod of stable is down, and no kubelet brings it back."""
     scenario.kubelet_works = False
     stable = scenario.status.stable
     assert stable is not None
     for pod in scenario.cluster.all(POD, NAMESPACE, {"penstock.dev/revision": str(stable.revision)}):
         scenario.cluster.set_status(Ref(POD, NAMESPACE, pod["metadata"]["name"]), {"phase": "Failed"})
-    fed = scenario.metrics.series
-    for _ in range(40):
-        scenario.tick()
-        if degraded(scenario.status):
-            break
-    assert fed is not None
-    assert scenario.status.canary is not None
+
+
+def test_a_failing_canary_stays_while_stable_has_no_pod_to_go_back_to() -> None:
+    scenario = deployed(Scenario())
+    scenario.apply(spec(V2))
+    scenario.run_until(stepping(25))
+    scenario.behaviours[V2] = Behaviour(errors=0.9)
+    for _ in range(6):
+        scenario.clock.advance(5)
+        scenario.play_traffic(5)
+    break_stable(scenario)
+    for _ in range(6):
+        scenario.reconcile()
+    status = scenario.status
+    assert status.canary is not None
+    stalled = find_condition(status.conditions, "Stalled")
+    assert stalled is not None
+    assert stalled.reason == "StableBroken"
+
+
+def test_a_hotfix_of_a_stable_that_is_down_waits_for_no_step() -> None:
+    scenario = deployed(Scenario())
+    break_stable(scenario)
+    scenario.apply(spec(V2))
+    scenario.forget_weights()
+    for _ in range(10):
+        scenario.reconcile()
+        for deployment in scenario.cluster.all(DEPLOYMENT, NAMESPACE):
+            if deployment["spec"]["template"]["spec"]["initContainers"][0]["args"][2] == V2:
+                scenario.kubelet.make_ready(deployment)
+        scenario.kubelet.accept_route(NAMESPACE, NAME)
+    assert uri_of_stable(scenario.status) == V2
+    assert scenario.weights_seen == [0, 100, 0]
+
+
+def test_what_the_cluster_refuses_is_told_as_an_event() -> None:
+    scenario = Scenario()
+    scenario.cluster.missing.add(HTTP_ROUTE)
+    scenario.apply(spec(V1))
+
+    def until_refused() -> None:
+        for _ in range(10):
+            scenario.reconcile()
+            scenario.play_cluster()
+
+    with pytest.raises(Invalid):
+        until_refused()
+    refused = [e for e in scenario.recorder.events if e.reason == "RefusedByCluster"]
+    assert refused
+    assert "httproutes" in refused[0].message
 
 
 def test_unschedulable_pods_are_reported_in_the_schedulers_words_and_given_up_in_the_end() -> None:

@@ -27,8 +27,6 @@ class ConditionType(StrEnum):
     """Nothing moves until a human acts. Absent when it is not so."""
     MEASURED = "Measured"
     """Gates can be measured; absent where there is nothing to measure."""
-    RUNTIME_OUTDATED = "RuntimeOutdated"
-    """The runtime was edited since the stable revision was rendered; the next rollout takes it up."""
 
 
 class ConditionStatus(StrEnum):
@@ -53,8 +51,6 @@ class Reason(StrEnum):
     STEPPING = "Stepping"
     HOLDING = "Holding"
     PROMOTING = "Promoting"
-    WATCHING = "Watching"
-    ROLLING_BACK = "RollingBack"
     PAUSED = "Paused"
     PAUSE_STEP = "PauseStep"
     SUSPENDED = "Suspended"
@@ -65,21 +61,16 @@ class Reason(StrEnum):
     CANCELLED = "Cancelled"
     SUPERSEDED = "Superseded"
     REVERTED = "Reverted"
-    RETRIED = "Retried"
     # what gates found
-    GATE_PASSED = "GatePassed"
     GATE_FAILED = "GateFailed"
     INSUFFICIENT_DATA = "InsufficientData"
     CANNOT_MEASURE = "CannotMeasure"
     MEASURED = "Measured"
     NOT_APPLICABLE = "NotApplicable"
-    SAME_MODEL = "SameModel"
     INCONCLUSIVE = "Inconclusive"
     NO_TRAFFIC = "NoTraffic"
     NO_FEEDBACK = "NoFeedback"
     DUPLICATE_SERIES = "DuplicateSeries"
-    COUNTER_GAP = "CounterGap"
-    CLOCK_SKEW = "ClockSkew"
     # the model's bytes
     MODEL_LOAD_FAILED = "ModelLoadFailed"
     MODEL_NOT_FOUND = "ModelNotFound"
@@ -93,30 +84,20 @@ class Reason(StrEnum):
     SCHEMA_INCOMPATIBLE = "SchemaIncompatible"
     # the cluster
     UNSCHEDULABLE = "Unschedulable"
-    IMAGE_PULL_FAILED = "ImagePullFailed"
-    CRASH_LOOP = "CrashLoop"
     OUT_OF_MEMORY = "OutOfMemory"
-    LOST_READINESS = "LostReadiness"
     PROGRESS_DEADLINE_EXCEEDED = "ProgressDeadlineExceeded"
     STABLE_BROKEN = "StableBroken"
     ROUTE_NOT_ACCEPTED = "RouteNotAccepted"
-    ROUTE_CONFLICT = "RouteConflict"
     WEIGHT_UNREACHABLE = "WeightUnreachable"
-    GATEWAY_API_MISSING = "GatewayAPIMissing"
     REFUSED_BY_CLUSTER = "RefusedByCluster"
     # the spec and its surroundings
     INVALID_SPEC = "InvalidSpec"
     NO_SUPPORTING_RUNTIME = "NoSupportingRuntime"
-    RUNTIME_NOT_FOUND = "RuntimeNotFound"
     INVALID_RUNTIME = "InvalidRuntime"
-    RUNTIME_OUTDATED = "RuntimeOutdated"
     SECRET_NOT_USABLE = "SecretNotUsable"  # noqa: S105
     NAME_CONFLICT = "NameConflict"
     RECOVERY_AMBIGUOUS = "RecoveryAmbiguous"
     RECOVERED = "Recovered"
-    # commands
-    COMMAND_DONE = "CommandDone"
-    COMMAND_IGNORED = "CommandIgnored"
 
 
 class Condition(ApiModel):

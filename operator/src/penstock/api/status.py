@@ -40,12 +40,10 @@ class Phase(StrEnum):
 class Stage(StrEnum):
     """Where within Progressing a rollout is."""
 
-    RECOVERING = "Recovering"
     RESOLVING = "Resolving"
     LOADING = "Loading"
     STEPPING = "Stepping"
     PROMOTING = "Promoting"
-    WATCHING = "Watching"
 
 
 class Verdict(StrEnum):
@@ -137,8 +135,6 @@ class GateStatus(ApiModel):
 
     name: Word
     """Name of the gate."""
-    hash: Word | None = None
-    """Hash of the gate's statistics; one that is edited starts anew."""
     applicable: bool | None = None
     """Whether the gate has anything to compare; one that has not is no verdict."""
     verdict: Verdict | None = None
@@ -169,7 +165,7 @@ class RolloutStatus(ApiModel):
     """The rollout that is under way, or the last one."""
 
     id: Word | None = None
-    """Id of the rollout; commands must name it."""
+    """Id of the rollout; feedback of its time carries it as cohort."""
     attempt: Int32 | None = None
     """Number of the attempt, from 1 on; a retry is a new one."""
     stage: Stage | None = None
@@ -188,8 +184,6 @@ class RolloutStatus(ApiModel):
     """When the current step took effect."""
     exposed_at: Timestamp | None = None
     """When the canary first got traffic."""
-    paused_at: Timestamp | None = None
-    """When the rollout was paused; absent when it is not."""
     deadline_at: Timestamp | None = None
     """When `onInconclusive` applies."""
     next_action_at: Timestamp | None = None
@@ -251,21 +245,6 @@ class HistoryEntry(ApiModel):
     """When."""
 
 
-class LastCommand(ApiModel):
-    """The last command that came by annotation."""
-
-    verb: Word | None = None
-    """pause, resume, promote, skip, abort, retry, undo or restart."""
-    rollout: Word | None = None
-    """The rollout id that it named."""
-    by: ShortText | None = None
-    """Who gave it, as far as known."""
-    at: Timestamp | None = None
-    """When it was seen."""
-    result: ShortText | None = None
-    """What came of it: done, or ignored and why."""
-
-
 class Status(ApiModel):
     """What is."""
 
@@ -303,5 +282,3 @@ class Status(ApiModel):
     """Specs that were refused; those that the spec still names are never dropped."""
     history: Annotated[tuple[HistoryEntry, ...], Field(max_length=HISTORY_LIMIT, json_schema_extra=ATOMIC)] = ()
     """The last 10 rollouts, the latest first."""
-    last_command: LastCommand | None = None
-    """The last command that came by annotation."""

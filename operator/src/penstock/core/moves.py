@@ -28,6 +28,7 @@ from penstock.api.status import (
 from penstock.core import names
 from penstock.core.situations import (
     is_first,
+    is_hotfix,
     rollout_of,
     skips_the_steps,
     strategy,
@@ -119,7 +120,10 @@ def load(world: World) -> Move:
 def expose(world: World) -> Move:
     """The canary is ready: the first step, or 100 % where there is nothing to step through."""
     if skips_the_steps(world):
-        return _promoting(world, "ready; all traffic goes to it")
+        why = (
+            "stable has no ready pod, so no step is waited for" if is_hotfix(world) else "ready; all traffic goes to it"
+        )
+        return _promoting(world, why)
     weight = strategy(world).weight_at(0)
     rollout = _rollout(
         world,

@@ -160,7 +160,17 @@ def schema_breaks_clients(world: World) -> bool:
 
 def schema_is_known(world: World) -> bool:
     """Both revisions told their inputs and outputs, or nobody has to."""
-    return is_first(world) or bool(rollout_of(world).reverting) or world.schema is not None
+    return skips_the_comparison(world) or world.schema is not None
+
+
+def skips_the_comparison(world: World) -> bool:
+    """Nothing to compare with, proven lately, or urgent: stable serves nobody and this revision would."""
+    return is_first(world) or bool(rollout_of(world).reverting) or is_hotfix(world)
+
+
+def is_hotfix(world: World) -> bool:
+    """Stable has no pod that serves: whoever is ready is better than that."""
+    return world.stable is not None and world.stable.ready == 0 and not is_suspended(world)
 
 
 def is_alone_with_stable(world: World) -> bool:
@@ -173,8 +183,8 @@ def is_alone_with_stable(world: World) -> bool:
 
 
 def skips_the_steps(world: World) -> bool:
-    """Straight to 100 %: nothing to compare with, proven lately, or asked for by an empty list."""
-    return is_first(world) or bool(rollout_of(world).reverting) or not strategy(world).steps
+    """Straight to 100 %: nothing to compare with, proven lately, urgent, or asked for by an empty list."""
+    return skips_the_comparison(world) or not strategy(world).steps
 
 
 def was_healthy_lately(world: World, revision: str) -> bool:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from penstock.api.conditions import Reason
 from penstock.core import plan, rollout, wake
+from penstock.core.objects import Object
 from penstock.core.status import complete
 from penstock.core.world import Settings
-from penstock.ports import Clock, Cluster, Inspector, Metrics, Recorder
+from penstock.ports import Clock, Cluster, Inspector, Invalid, Metrics, Recorder
 from penstock.shell.evidence import measure, write_evidence
 from penstock.shell.gather import gather
 
@@ -41,13 +43,20 @@ class Reconciler:
             await self.cluster.replace_status({**seen.live, "status": status.to_wire()})
         after = replace(after, status=status)
         for action in plan.actions(after, seen.objects):
-            await self._execute(action)
+            await self._execute(seen.live, action)
         if move is not None and not move.silent:
             kind = "Warning" if move.warning else "Normal"
             await self.recorder.record(seen.live, kind, move.reason, move.message)
         return world.now if move is not None else wake.next_time(after)
 
-    async def _execute(self, action: plan.Action) -> None:
+    async def _execute(self, regarding: Object, action: plan.Action) -> None:
+        try:
+            await self._write(action)
+        except Invalid as error:
+            await self.recorder.record(regarding, "Warning", Reason.REFUSED_BY_CLUSTER, str(error))
+            raise
+
+    async def _write(self, action: plan.Action) -> None:
         match action:
             case plan.Create(manifest):
                 await self.cluster.create(manifest)
