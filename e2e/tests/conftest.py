@@ -39,6 +39,7 @@ def gateway(cluster: Cluster) -> Gateway:
 def installation(cluster: Cluster) -> Installation:
     """The operator with the usual values, whatever it had before."""
     made = Installation(cluster, tool("helm"), surroundings.PROMETHEUS, surroundings.SCRAPE_SECONDS)
+    made.restore_prometheus()
     made.install(made.usual())
     # training takes seconds, which no story should wait for
     for model in zoo.NAMES:

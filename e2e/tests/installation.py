@@ -57,18 +57,23 @@ class Installation:
             "podAnnotations": {"penstock.dev/e2e-image": image_id(OPERATOR_IMAGE)},
         }
 
+    def uninstall(self) -> None:
+        """Take the release away and wait until its pods are gone. The CRDs stay."""
+        self._run("uninstall", RELEASE, "--wait", "--ignore-not-found")
+
     def install(self, values: Mapping[str, Any]) -> None:
         """Install or upgrade to exactly these values over the chart's own, and wait until the operator is ready."""
-        words = [
-            self._helm, "upgrade", "--install", RELEASE, CHART, "--namespace", NAMESPACE, "--create-namespace",
-            "--reset-values", "--values", "-", "--wait", "--timeout", f"{HELM_SECONDS}s",
-            "--kubeconfig", self._cluster.kubeconfig,
-        ]  # fmt: skip
-        done = subprocess.run(
-            [str(word) for word in words], input=json.dumps(values), capture_output=True, text=True, check=False
-        )
+        self._run(
+            "upgrade", "--install", RELEASE, CHART, "--create-namespace", "--reset-values", "--values", "-", "--wait",
+            stdin=json.dumps(values),
+        )  # fmt: skip
+
+    def _run(self, *words: str | Path, stdin: str = "") -> None:
+        where = ["--namespace", NAMESPACE, "--timeout", f"{HELM_SECONDS}s", "--kubeconfig", self._cluster.kubeconfig]
+        command = [str(word) for word in (self._helm, *words, *where)]
+        done = subprocess.run(command, input=stdin, capture_output=True, text=True, check=False)
         if done.returncode:
-            raise RuntimeError(f"helm upgrade failed: {done.stderr.strip()}")
+            raise RuntimeError(f"helm {words[0]} failed: {done.stderr.strip()}")
 
     @contextmanager
     def with_values(self, values: Mapping[str, Any]) -> Iterator[None]:
@@ -97,10 +102,20 @@ class Installation:
         for pod in self.pods():
             self._cluster.delete("Pod", NAMESPACE, pod["metadata"]["name"])
 
-    def kill_pods(self) -> None:
-        """The operator is gone at once, with no time for a last word."""
+    def kill_pods(self, only: str = "") -> None:
+        """The operator's pods, or only this one, are gone at once, with no time for a last word."""
         for pod in self.pods():
-            self._cluster.delete("Pod", NAMESPACE, pod["metadata"]["name"], grace_seconds=0)
+            if only in ("", pod["metadata"]["name"]):
+                self._cluster.delete("Pod", NAMESPACE, pod["metadata"]["name"], grace_seconds=0)
+
+    def leader(self) -> str:
+        """Name of the pod that holds the Lease; RuntimeError where none does."""
+        holders = [lease["spec"].get("holderIdentity") or "" for lease in self._cluster.all("Lease", NAMESPACE)]
+        for pod in self.pods():
+            name: str = pod["metadata"]["name"]
+            if any(name in holder for holder in holders):
+                return name
+        raise RuntimeError(f"no operator pod leads: the Leases are held by {holders}")
 
     def scale_prometheus(self, replicas: int) -> None:
         """0 takes the Prometheus away."""

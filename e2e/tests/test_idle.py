@@ -61,6 +61,7 @@ def healthy_models(alone: None, story: Story) -> list[str]:
 def test_ten_healthy_models_cause_no_write(healthy_models: list[str], story: Story) -> None:
     cluster = story.cluster
     _settle(story)
+    assert "APPLY modeldeployments" in _writes(cluster), "the API server's metrics do not tell of writes"
     versions, writes, lease = _versions(story), _writes(cluster), _lease_version(cluster)
 
     def problem() -> str:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 
 from e2e.tests.expectation import Expectation
 from e2e.tests.given import Given
+from e2e.tests.installation import Installation
 from e2e.tests.then import Then
 from e2e.tests.when import When
 
@@ -44,4 +45,23 @@ def test_a_bad_model_is_rolled_back_though_the_operator_is_killed(given: Given, 
     then.rolled_back(gate="accuracy").within(150)
     then.weights_were(0, 20, 0)
     then.still_served_by("good-v1").now()
+    then.no_request_failed(users)
+
+
+@pytest.fixture
+def standby(installation: Installation) -> Iterator[None]:
+    """Two replicas, of which one leads."""
+    with installation.with_values({**installation.usual(), "replicas": 2}):
+        yield
+
+
+def test_a_standby_takes_over_when_the_leader_is_killed(standby: None, given: Given, when: When, then: Then) -> None:
+    given.model("good-v1").is_healthy()
+    users = given.users()
+    when.applies(model="good-v2")
+    then.weight(20).within(90)
+    when.leader_is_killed()
+    then.served_by("good-v2").within(150)
+    then.weights_were(0, 20, 50, 100, 0)
+    then.steps_were(0, 1)
     then.no_request_failed(users)

@@ -64,6 +64,20 @@ def test_a_model_that_answers_400_to_everybody_is_rolled_back(given: Given, when
     assert all(failure.split()[1] == "400" for failure in tally.failures), tally.failures
 
 
+def test_a_paused_rollout_stays_where_it_is_until_it_is_resumed(given: Given, when: When, then: Then) -> None:
+    given.model("good-v1").is_healthy()
+    users = given.users()
+    when.applies(model="good-v2", rollout={"analysis": {"soak": "5s"}})
+    then.weight(20).within(ROLLOUT_SECONDS)
+    when.applies(paused=True)
+    then.phase("Paused").within(10)
+    then.weight_is(20).for_the_next(15)
+    when.applies(paused=False)
+    then.served_by("good-v2").within(ROLLOUT_SECONDS)
+    then.weights_were(20, 50, 100, 0)
+    then.no_request_failed(users)
+
+
 def test_labels_that_never_come_hold_a_rollout_but_decide_nothing(given: Given, when: When, then: Then) -> None:
     given.model("good-v1", rollout={"gates": [dict(ACCURACY)]}).is_healthy()
     given.users(labels=False)

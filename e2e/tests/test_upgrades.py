@@ -51,3 +51,17 @@ def test_other_images_restart_no_model_and_the_next_revision_takes_them(
     then.deployments_of(1).within(60)
     then.images_of_pods(f"{next_images['runtime']['repository']}:{NEXT}")
     then.no_request_failed(users)
+
+
+def test_models_serve_on_without_the_operator_and_are_found_again(given: Given, when: When, then: Then) -> None:
+    given.model("good-v1").is_healthy()
+    users = given.users(rate=50)
+    before = then.pods()
+    when.operator_is_uninstalled()
+    then.ready_pods(len(before)).for_the_next(10)
+    when.operator_is_installed_again()
+    when.applies(replicas=3)
+    then.ready_pods(3).within(60)
+    then.served_by("good-v1").within(30)
+    assert before.items() <= then.pods().items()
+    then.no_request_failed(users)

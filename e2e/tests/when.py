@@ -71,6 +71,24 @@ class When:
         self._story.tell("when   the operator's pod is killed")
         self._story.installation.kill_pods()
 
+    def leader_is_killed(self) -> None:
+        """The pod that holds the Lease is gone with no time for a last word; the story's chapter goes on."""
+        leader = self._story.installation.leader()
+        self._story.tell(f"when   the leader {leader} is killed")
+        self._story.installation.kill_pods(leader)
+
+    def operator_is_uninstalled(self) -> None:
+        """`helm uninstall`."""
+        self._chapter("the operator is uninstalled")
+        installation = self._story.installation
+        self._story.afterwards(lambda: installation.install(installation.usual()))
+        installation.uninstall()
+
+    def operator_is_installed_again(self) -> None:
+        """`helm install`, as before."""
+        self._chapter("the operator is installed again")
+        self._story.installation.install(self._story.installation.usual())
+
     def operator_is_upgraded(self, values: Mapping[str, Any]) -> None:
         """`helm upgrade` with these values over the usual ones."""
         self._chapter(f"the operator is upgraded with {values}")
