@@ -15,7 +15,7 @@ from rich.table import Table
 
 from e2e.cluster.console import Problem
 from e2e.cluster.kube import kubectl
-from e2e.cluster.places import kubeconfig
+from e2e.cluster.places import CACHE, kubeconfig
 from e2e.demo.journal import Journal
 from e2e.demo.kube import GET_SECONDS
 from e2e.demo.result import Result
@@ -61,7 +61,7 @@ def how_to_go_on() -> str:
     manifests = DEMO_CACHE / "manifests"
     return f"""\
 Look around:
-  export KUBECONFIG={kubeconfig()}
+  export KUBECONFIG={kubeconfig()} PATH={CACHE / "bin"}:$PATH
   kubectl get mdep -A
   kubectl describe mdep -n {NAMESPACE} {MODEL}
   kubectl get mdan -n {NAMESPACE}                 # the evidence behind every decision
