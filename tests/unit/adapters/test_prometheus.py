@@ -185,3 +185,19 @@ def test_series_keep_their_order_whatever_the_source() -> None:
     one = Series("p", "r", "n", (("outcome", "a"),), ((1.0, 1.0),))
     two = Series("p", "r", "n", (("outcome", "b"),), ((1.0, 1.0),))
     assert joined([two, one]) == joined([one, two]) == (one, two)
+
+
+async def test_no_connection_is_asked_twice_since_its_name_may_lead_elsewhere_by_now() -> None:
+    callers = []
+
+    async def answer(request: web.Request) -> web.Response:
+        callers.append(request.transport.get_extra_info("peername") if request.transport else None)
+        return web.json_response(matrix())
+
+    async with loopback(answer) as server:
+        connection = Connection(server.url)
+        async with aiohttp.ClientSession(connector=connection.connector()) as session:
+            metrics = PrometheusMetrics(session, FakeClock(), connection)
+            await metrics.samples(query())
+            await metrics.samples(query())
+    assert len(set(callers)) == 2

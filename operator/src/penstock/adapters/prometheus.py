@@ -44,8 +44,13 @@ class Connection:
     seconds: float = 20.0
 
     def connector(self) -> aiohttp.TCPConnector:
-        """How to connect. OSError where the CA's file cannot be read."""
-        return aiohttp.TCPConnector(ssl=ssl.create_default_context(cafile=self.ca_file) if self.ca_file else True)
+        """How to connect. OSError where the CA's file cannot be read.
+
+        No connection is kept: one that was made while the name led elsewhere (a restart, a hiccup of DNS) would be
+        asked for ever, and a query every few seconds costs nothing.
+        """
+        context = ssl.create_default_context(cafile=self.ca_file) if self.ca_file else True
+        return aiohttp.TCPConnector(ssl=context, force_close=True, use_dns_cache=False)
 
     def headers(self) -> Mapping[str, str]:
         """The Authorization header. OSError where a file of credentials cannot be read."""
