@@ -5,7 +5,7 @@ from __future__ import annotations
 from e2e.tests.installation import Prometheus
 
 GATEWAY, GATEWAY_NAMESPACE = "public", "gateway"
-PROMETHEUS = Prometheus("monitoring", "prometheus", "http://prometheus.monitoring:9090")
+PROMETHEUS = Prometheus("monitoring", "prometheus", "http://prometheus.monitoring.svc:9090")
 SCRAPE_SECONDS = 5
 STORES = "models"
 """Namespace of the file server and the S3 server."""

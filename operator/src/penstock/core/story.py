@@ -123,12 +123,12 @@ def _tell_stepping(world: World, status: Status, impact: str) -> Story:
             "weight stays. Repair stable's pods or apply a spec that works.", stalled=True,
         )  # fmt: skip
     if rollout.blind_since is not None:
-        cause = seen.message if seen else "no samples"
+        cause = seen.message if seen else "no samples. The weight stays as it is"
         return Story(
-            Phase.PROGRESSING, Reason.CANNOT_MEASURE,
-            f"{where}: CannotMeasure since {rollout.blind_since}: {cause} "
-            "The weight stays until measuring works again.",
-        )  # fmt: skip
+            Phase.PROGRESSING,
+            Reason.CANNOT_MEASURE,
+            f"{where}: CannotMeasure since {rollout.blind_since}: {_ended(cause)}",
+        )
     if step is not None and step.pause is not None:
         return Story(
             Phase.PAUSED,
