@@ -123,7 +123,7 @@ def _judge(
     else:
         found = (
             _failed(plan, evidence, comparison, record, weight)
-            or _blind(evidence, comparison, now)
+            or _blind(evidence, comparison)
             or _passed(plan, evidence, comparison, record, now)
             or _waiting(plan, evidence, comparison, record)
         )
@@ -160,13 +160,13 @@ def _failed(
     return _Finding(Verdict.FAIL, Reason.CANARY_WORSE, message)
 
 
-def _blind(evidence: Evidence, comparison: Comparison, now: float) -> _Finding | None:
+def _blind(evidence: Evidence, comparison: Comparison) -> _Finding | None:
     if evidence.blind_since is not None:
-        message = wording.unmeasured(comparison, evidence.blind_reason, now - evidence.blind_since)
+        message = wording.unmeasured(comparison, evidence.blind_reason)
         return _Finding(Verdict.CANNOT_MEASURE, Reason.SOURCE_DOWN, message, evidence.blind_since)
     for fault in evidence.faults:
         if fault.signal == comparison.signal:
-            message = wording.unmeasured(comparison, fault.detail, now - fault.since)
+            message = wording.unmeasured(comparison, fault.detail)
             return _Finding(Verdict.CANNOT_MEASURE, Reason(fault.reason), message, fault.since)
     return None
 

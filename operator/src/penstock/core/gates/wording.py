@@ -76,9 +76,9 @@ def ratio(comparison: Comparison) -> str:
     return f"{snapped:.2f} (maxRatio {comparison.margin:g} in steps of {GROWTH:g})"
 
 
-def unmeasured(comparison: Comparison, detail: str, seconds: float) -> str:
-    """CannotMeasure: why, and for how long already."""
-    return f"{comparison.name}: cannot be measured for {span(seconds)}: {detail}. The weight stays as it is"
+def unmeasured(comparison: Comparison, detail: str) -> str:
+    """CannotMeasure: why. Not for how long: a text that changes by itself would be a write at each look."""
+    return f"{comparison.name}: cannot be measured: {detail}. The weight stays as it is"
 
 
 def nothing_yet(plan: Plan, evidence: Evidence, comparison: Comparison) -> str:
