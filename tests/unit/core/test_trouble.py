@@ -13,12 +13,14 @@ from penstock.core.objects import (
     CONTROLLER_REVISION,
     DEPLOYMENT,
     HTTP_ROUTE,
+    LABEL_REVISION,
     POD,
     SERVICE,
     Kind,
     Object,
     Ref,
 )
+from penstock.core.observe import ANNOTATION_COHORT
 from penstock.ports import Invalid
 from tests.scenario import KEY, NAME, NAMESPACE, QUICK, REF, Behaviour, Scenario, outcomes, spec
 from tests.unit.core.test_story import V1, V2, degraded, deployed, healthy, served_by
@@ -49,10 +51,14 @@ def test_an_outage_of_the_metrics_freezes_the_weight_and_decides_nothing() -> No
     scenario = under_way(Scenario())
     scenario.metrics.down = "connection refused"
     scenario.tick()
-    frozen = scenario.status.traffic
+    scenario.tick()
+    frozen, seq = scenario.status.traffic, scenario.status.seq
     for _ in range(200):
         scenario.tick()
     status = scenario.status
+    assert status.seq is not None
+    assert seq is not None
+    assert status.seq - seq <= 4, "only the report of every five minutes"
     assert status.phase == Phase.PROGRESSING
     assert status.traffic is not None
     assert frozen is not None
@@ -146,6 +152,20 @@ def test_a_status_lost_mid_way_is_recovered_and_the_canary_begins_anew() -> None
     assert status.stable.revision == stable.revision
     assert "RecoveryAmbiguous" not in str(status.conditions)
     scenario.run_until(served_by(V2))
+
+
+def test_a_canary_that_begins_anew_is_told_the_new_cohort() -> None:
+    scenario = under_way(Scenario())
+    first = scenario.status.rollout
+    scenario.cluster.set_status(REF, None)
+    scenario.run_until(stepping(5))
+    rollout, canary = scenario.status.rollout, scenario.status.canary
+    assert rollout is not None
+    assert canary is not None
+    assert first is not None
+    assert rollout.id != first.id
+    pods = scenario.cluster.all(POD, NAMESPACE, {LABEL_REVISION: str(canary.revision)})
+    assert [pod["metadata"]["annotations"][ANNOTATION_COHORT] for pod in pods] == [rollout.id]
 
 
 def test_a_status_lost_after_a_rollback_does_not_let_the_refused_model_in() -> None:

@@ -195,12 +195,16 @@ def _applies(wanted: Iterable[Object], live: Live) -> Iterable[Action]:
 def _cohorts(world: World) -> Iterable[Action]:
     """A running pod would see its changed ConfigMap a minute late; an annotation makes its kubelet look at once.
 
-    The canary's pods need no push: their ConfigMap had the cohort before they started.
+    Pods of the canary need no push, since their ConfigMap had the cohort before they started; those that are older
+    than the rollout (the status was lost, or the revision came back before its pods were gone) do.
     """
     rollout = world.status.rollout
     if rollout is None or rollout.stage in (None, Stage.RESOLVING) or not rollout.id or world.stable is None:
         return
-    for pod in world.stable.pods:
+    began = rollout.started_at.unix() if rollout.started_at else 0.0
+    # pods are dated in whole seconds
+    older = [pod for pod in (world.canary.pods if world.canary else ()) if pod.created_at + 1 <= began]
+    for pod in (*world.stable.pods, *older):
         if pod.cohort != rollout.id and pod.ready:
             yield Annotate(ref_of(pod.live), {observe.ANNOTATION_COHORT: rollout.id}, fence_of(pod.live))
 
