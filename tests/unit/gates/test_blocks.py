@@ -5,8 +5,11 @@ from __future__ import annotations
 import pytest
 
 from penstock.core.gates.evidence import (
+    REQUESTS,
     Evidence,
     Plan,
+    PodFact,
+    Series,
     dump,
     load,
     mark_weight,
@@ -461,3 +464,21 @@ def test_keeping_only_milestones_reaches_the_same_blocks_with_single_points() ->
     record = load(kept).gates[0]
     assert (record.blocks, record.canary_n, record.stable_n) == (7, 280, 560)
     assert writes <= 12
+
+
+def test_a_block_shorter_than_the_scrape_interval_closes_though_pods_are_scraped_at_other_times() -> None:
+    chosen = Plan(
+        stable="s", canary="c", cohort="x", comparisons=(ERRORS,), started_at=START,
+        block_seconds=2, soak_seconds=0, cold_start_requests=0, cold_start_seconds=0,
+    )  # fmt: skip
+
+    def ok(pod: str, revision: str, phase: float) -> Series:
+        points = tuple((START + phase + 5 * i, float(50 * i)) for i in range(8))
+        return Series(pod, revision, REQUESTS, (("outcome", "ok"),), points)
+
+    series = [ok("s-0", "s", 0.0), ok("c-0", "c", 2.5)]
+    facts = {"s-0": PodFact("s", START - 900, START - 800), "c-0": PodFact("c", START - 100, START - 90)}
+    evidence = update(chosen, mark_weight(start(chosen), 20, START), series, facts, START + 40)
+    (gate,) = evidence.gates
+    assert gate.canary_n >= 100
+    assert gate.stable_n >= 100

@@ -36,7 +36,7 @@ class Running:
 
 
 def plan_of(spec: Spec, rollout: RolloutStatus, stable: str, canary: str, scrape_seconds: float) -> Plan:
-    """What a rollout measures: fixed when its canary is first exposed."""
+    """What a rollout measures: fixed when its canary is first exposed. No block is shorter than a scrape interval."""
     analysis = spec.rollout.analysis
     block = max(analysis.block.seconds(), 1.0)
     started = rollout.exposed_at or rollout.started_at

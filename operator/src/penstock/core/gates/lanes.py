@@ -97,12 +97,19 @@ class Traffic:
     def settle(
         self, at: float, cursors: Mapping[str, Cursor], pods: Mapping[str, PodFact], barrier: float | None
     ) -> Lane | None:
-        """End of one instant: the block that closes now, if one does. barrier: no window begins before it."""
+        """End of one instant: the block that closes now, if one does. barrier: no window begins before it.
+
+        Living members have all moved on by the block's length, however far apart they are scraped; a deleted one may
+        have stopped long ago.
+        """
         closed = None
         if self.block.opened is not None:
             self._forget_silent(at, cursors)
-            ripe = self.block.filled() and self.block.due(cursors, pods, at)
-            if ripe or not self._both_arms(cursors):
+            ripe, paired = self.block.filled() and self.block.due(cursors, pods, at), self._both_arms(cursors)
+            if ripe and paired and self.block.members.keys() <= pods.keys():
+                closed = self.block.lane()
+                self.block.drop()
+            elif ripe or not paired:
                 closed = self.cut()
         if self.block.opened is None:
             self._try_open(at, cursors, pods, barrier)
