@@ -99,26 +99,6 @@ async def test_two_sources_for_one_counter_stay_two(session: aiohttp.ClientSessi
     assert len(await ask(session, body)) == 2
 
 
-async def test_a_server_that_cannot_answer_is_left_since_another_may_stand_behind_the_same_name(
-    session: aiohttp.ClientSession,
-) -> None:
-    connections: list[object] = []
-
-    async def answer(request: web.Request) -> web.Response:
-        connections.append(request.transport)
-        return web.Response(status=404) if len(connections) == 1 else web.json_response(matrix())
-
-    async with loopback(answer) as server:
-        metrics = PrometheusMetrics(session, FakeClock(), Connection(server.url, seconds=0.5))
-        with pytest.raises(MetricsUnavailable, match="404"):
-            await metrics.samples(query())
-        for _ in range(3):
-            await metrics.samples(query())
-    bad, last, good, kept = connections
-    assert bad is last is not good
-    assert good is kept
-
-
 @pytest.mark.parametrize(
     ("body", "status", "says"),
     [

@@ -26,9 +26,6 @@ from .samples import Points, bound, joined, series
 SLACK = 60.0
 """Seconds added to the window, for clocks that differ."""
 MAX_LOOKBACK = 6 * 3600.0
-_LAST = {"Connection": "close"}
-"""Asks the server to end a connection with its answer: a kept one may stick to a server that cannot answer, while
-others stand behind the same name."""
 _MAX_BODY = 64 << 20
 
 
@@ -73,18 +70,14 @@ class PrometheusMetrics:
         self._clock = clock
         self._connection = connection
         self._api = connection.url.rstrip("/") + "/api/v1/query"
-        self._is_doubtful = False
 
     async def samples(self, query: SampleQuery) -> tuple[Series, ...]:
         """See `Metrics.samples`."""
         text = promql(query, self._clock.now(), self._connection.matchers or {})
         url = self._connection.url
         try:
-            request = self._request(text)
-            self._is_doubtful = True
-            result = _result(await exchange(self._session, request))
-            self._is_doubtful = False
-            return joined(_series(item, query) for item in result if _points(item, query))
+            answer = await exchange(self._session, self._request(text))
+            return joined(_series(item, query) for item in _result(answer) if _points(item, query))
         except OSError as exc:
             raise MetricsUnavailable(f"{url}: its credentials cannot be read: {exc}") from exc
         except NoAnswer as exc:
@@ -96,7 +89,7 @@ class PrometheusMetrics:
         connection = self._connection
         return Request(
             self._api,
-            {"Accept": "application/json", **(_LAST if self._is_doubtful else {}), **connection.headers()},
+            {"Accept": "application/json", **connection.headers()},
             # Thanos answers in part unless told not to; others ignore this.
             {"query": text, "partial_response": "false", "timeout": f"{connection.seconds:g}s"},
             connection.seconds,
