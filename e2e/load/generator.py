@@ -173,8 +173,13 @@ class Generator:
             self.sweep()
         for task in list(self._tasks):
             task.cancel()
+        while self._waiting:
+            self._waiting.popleft()
+            self._fail("timeout", "", "no connection became free before the end")
         for connection in list(self._live):
             connection.abort()
+        while self._busy:  # the loop tells of their end a little later, and it must be counted
+            await asyncio.sleep(0)
 
 
 def _predicted(body: bytes) -> int | None:
