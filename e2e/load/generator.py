@@ -111,6 +111,7 @@ class Generator:
                 self._fail("refused", "", f"no connection: {error!r}")
             return
         self._opening -= 1
+        connection.sent_at = self._loop.time()  # idle from now on, not since the loop began
         self._live.add(connection)
         self._release(connection)
 
