@@ -55,7 +55,7 @@ def story(
     made = Story(cluster, installation, gateway)
     made.open()
     request.node.stash[_STORY] = made
-    made.tell(f"{request.node.name} in namespace {made.namespace}")
+    print(f"\n  {request.node.name} ({made.namespace})", flush=True)
     yield made
     made.close()
     idle = [e.sentence for e in made.expectations if not e.checked]
