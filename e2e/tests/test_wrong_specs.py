@@ -68,7 +68,7 @@ def test_what_no_schema_can_see_becomes_a_condition_and_stable_serves_on(
 
 def test_a_gateway_that_does_not_exist_is_told_and_a_right_one_serves(given: Given, when: When, then: Then) -> None:
     given.model("good-v1", traffic={"parentRefs": [{"name": "nowhere"}]})
-    then.message("no gateway has taken up the HTTPRoute").within(90)
+    then.message("No gateway has taken up the HTTPRoute: is spec.traffic.parentRefs right").within(90)
     then.phase("Progressing").now()
     when.applies(traffic=then.usual_traffic())
     then.served_by("good-v1").within(60)
