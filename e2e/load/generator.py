@@ -179,7 +179,7 @@ class Generator:
             self._fail("timeout", "", "no connection became free before the end")
         for connection in list(self._live):
             connection.abort()
-        while self._busy:  # the loop tells of their end a little later, and it must be counted
+        while self._busy:  # noqa: ASYNC110 - the loop tells of their end a little later, and it must be counted
             await asyncio.sleep(0)
 
 
