@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+from urllib3.exceptions import HTTPError
 
 from e2e.cluster.places import kubeconfig
 from e2e.cluster.ports import ports
 from e2e.cluster.tools import tool
 from e2e.tests import diagnosis, surroundings, zoo
-from e2e.tests.cluster import Cluster
+from e2e.tests.cluster import Cluster, Refused
 from e2e.tests.given import Given
 from e2e.tests.installation import Installation
 from e2e.tests.manifests import Gateway
@@ -89,4 +90,12 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
     if report.passed and report.when == "call" and story is not None:
         diagnosis.keep_timeline(story, item.nodeid)
     if report.failed and report.when == "call" and story is not None:
-        report.sections.append(("traces", f"objects, events and logs are in {diagnosis.collect(story, item.nodeid)}"))
+        report.sections.append(("traces", _traces(story, item.nodeid)))
+
+
+def _traces(story: Story, test: str) -> str:
+    """Where they are, or why there are none: a cluster that is gone must not end the whole run."""
+    try:
+        return f"objects, events and logs are in {diagnosis.collect(story, test)}"
+    except (Refused, HTTPError, OSError) as error:
+        return f"not all traces could be kept: {error}"
