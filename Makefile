@@ -30,7 +30,7 @@ format:  ## format the code
 lock:  ## pin the dependencies anew, with hashes
 	@dev/lock
 
-up:  ## a kind cluster with the operator, a gateway and Prometheus
+up:  ## a bare kind cluster (what goes onto it: docs/operations.md, e2e/cluster/README.md)
 	@e2e/cluster/up
 
 kubeconfig:  ## print the path of the cluster's kubeconfig

@@ -22,6 +22,7 @@ from penstock.ports import ClusterError
 from penstock.shell.handlers import CHILDREN, Watcher
 from penstock.shell.http import Health, application, serve
 from penstock.shell.lifecycle import Parts, live
+from penstock.shell.models import ModelMetrics
 from penstock.shell.queue import WorkQueue
 from penstock.shell.reconciler import Reconciler
 from penstock.shell.resync import Resync
@@ -53,7 +54,8 @@ async def run(settings: Settings) -> int:
     async with aiohttp.ClientSession(connector=connector) as session, aiohttp.ClientSession() as pods:
         metrics = PrometheusMetrics(session, clock, source) if source else ScrapeMetrics(pods, clock)
         recorder = EventRecorder(events, clock, identity, on_drop=telemetry.event_dropped)
-        reconciler = Reconciler(cluster, metrics, HttpInspector(pods), recorder, clock, settings.rules)
+        told = ModelMetrics(telemetry.registry).saw
+        reconciler = Reconciler(cluster, metrics, HttpInspector(pods), recorder, clock, settings.rules, told)
         workers = Workers(queue, reconciler, clock, telemetry, count=settings.workers)
         resync = Resync(cluster, queue, clock, telemetry, namespaces=namespaces, period=settings.resync_seconds)
         server = await serve(application(health, telemetry), settings.http_port)

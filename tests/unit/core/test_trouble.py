@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 
 import pytest
@@ -15,13 +16,16 @@ from penstock.core.objects import (
     HTTP_ROUTE,
     LABEL_REVISION,
     POD,
+    SECRET,
     SERVICE,
     Kind,
     Object,
     Ref,
+    ref_of,
 )
 from penstock.core.observe import ANNOTATION_COHORT
 from penstock.ports import Invalid
+from tests.fakes.copying import copied
 from tests.scenario import KEY, NAME, NAMESPACE, QUICK, REF, Behaviour, Scenario, outcomes, spec
 from tests.unit.core.test_story import V1, V2, degraded, deployed, healthy, served_by
 
@@ -201,6 +205,33 @@ def test_a_status_lost_with_contradicting_records_moves_nothing() -> None:
     assert stalled is not None
     assert stalled.reason == "RecoveryAmbiguous"
     assert scenario.shares() == before
+
+
+def test_a_lost_status_tells_who_serves_until_a_human_decides() -> None:
+    scenario = deployed(Scenario())
+    first = str(scenario.status.stable.revision if scenario.status.stable else "")
+    scenario.apply(spec(V2))
+    scenario.run_until(stepping(25))
+    second = str(scenario.status.canary.revision if scenario.status.canary else "")
+    scenario.cluster.set_status(REF, None)
+
+    def only_the_new_one(route: Object) -> None:
+        route["spec"]["rules"][0]["backendRefs"] = [{"name": f"{NAME}-{second}", "port": 80, "weight": 100}]
+
+    scenario.cluster.edit(Ref(HTTP_ROUTE, NAMESPACE, NAME), only_the_new_one)
+    for _ in range(3):
+        scenario.tick()
+    status = scenario.status
+    available = find_condition(status.conditions, "Available")
+    assert available is not None
+    assert (available.status, status.message.split(".")[0]) == ("True", f"Traffic stays as it is: {second} 100 %")
+
+    # as the message says: the spec that is to serve, then the other revision goes
+    scenario.apply(spec(V1))
+    for kind in (CONTROLLER_REVISION, DEPLOYMENT):
+        scenario.cluster.remove(Ref(kind, NAMESPACE, f"{NAME}-{second}"))
+    scenario.run_until(healthy)
+    assert scenario.shares() == {first: 1.0}
 
 
 def test_somebody_elses_object_is_never_seized() -> None:
@@ -395,6 +426,75 @@ def test_a_bad_spec_changes_nothing_of_what_serves() -> None:
         scenario.tick()
     assert scenario.shares() == before
     assert scenario.status.phase == Phase.DEGRADED
+
+
+def test_a_spec_of_a_newer_version_changes_nothing_until_it_can_be_read() -> None:
+    scenario = under_way(Scenario())
+    shares = scenario.shares()
+    pods = [p["metadata"]["uid"] for p in scenario.cluster.all(POD, NAMESPACE)]
+    newer = spec(V2)
+    newer["rollout"]["gates"][0] = {"name": "vibes", "vibe": {"atLeast": "good"}}
+    scenario.apply(newer)
+    for _ in range(20):
+        scenario.tick()
+    stalled = find_condition(scenario.status.conditions, "Stalled")
+    assert stalled is not None
+    assert (stalled.reason, "spec.rollout.gates.0" in stalled.message) == ("InvalidSpec", True)
+    assert scenario.shares() == shares, "the route stays, though nobody knows the router that is asked for"
+    assert [p["metadata"]["uid"] for p in scenario.cluster.all(POD, NAMESPACE)] == pods
+    assert scenario.status.ready == "4/4"
+    scenario.apply(spec(V2))
+    scenario.run_until(served_by(V2))
+
+
+@pytest.mark.parametrize(
+    ("where", "template"),
+    [
+        (
+            "spec.template.env[TOKEN]",
+            {"env": [{"name": "TOKEN", "valueFrom": {"secretKeyRef": {"name": "s", "key": "k"}}}]},
+        ),
+        ("spec.template.imagePullSecrets", {"imagePullSecrets": [{"name": "s"}]}),
+    ],
+)
+def test_a_secret_that_its_owner_does_not_offer_is_not_borrowed(where: str, template: Object) -> None:
+    scenario = deployed(Scenario())
+    secret: Object = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "s", "namespace": NAMESPACE}}
+    scenario.cluster.put(secret)
+    scenario.apply(spec(V2, template=template))
+    scenario.tick()
+    stalled = find_condition(scenario.status.conditions, "Stalled")
+    assert stalled is not None
+    assert (stalled.reason, where in stalled.message) == ("SecretNotUsable", True)
+
+    def offer(obj: Object) -> None:
+        obj["metadata"]["labels"] = {"penstock.dev/usable": "true"}
+
+    scenario.cluster.edit(Ref(SECRET, NAMESPACE, "s"), offer)
+    scenario.run_until(served_by(V2))
+
+
+def test_bytes_that_differ_after_users_saw_them_are_a_rollback() -> None:
+    scenario = under_way(Scenario())
+    canary = str(scenario.status.canary.revision if scenario.status.canary else "")
+
+    def other_bytes(pod: Object) -> None:
+        for state in pod["status"]["initContainerStatuses"]:
+            told = state["state"]["terminated"]
+            told["message"] = json.dumps({"digest": f"sha256:{64 * '0'}"})
+
+    pods = scenario.cluster.all(POD, NAMESPACE, {LABEL_REVISION: canary})
+    scenario.cluster.set_status(ref_of(pods[0]), _changed(pods[0], other_bytes)["status"])
+    scenario.kubelet_works = False
+    scenario.run_until(degraded)
+    assert outcomes(scenario.status)[-1] == "RolledBack"
+    assert scenario.status.history[0].reason == "SourceChanged"
+
+
+def _changed(obj: Object, change: Callable[[Object], None]) -> Object:
+    other: Object = copied(obj)
+    change(other)
+    return other
 
 
 def test_editing_the_runtime_restarts_nothing() -> None:

@@ -94,7 +94,7 @@ def test_a_message_tells_rates_and_counts() -> None:
     _, _, found = judged(Rates(wrong=0.4))
     accuracy = found[0]
     right = 100 * (1 - accuracy.canary_bad / accuracy.canary_n)
-    assert f"{right:.1f} % vs 95" in accuracy.message
+    assert f"canary {right:.1f} % right, stable 95" in accuracy.message
     assert f"({accuracy.canary_n:,} and {accuracy.stable_n:,} labels)" in accuracy.message
 
 

@@ -69,7 +69,7 @@ class ModelSource(ApiModel):
     uri: Annotated[str, Field(min_length=1, max_length=2048, json_schema_extra=_URI_RULES)]
     """Where the model is: `https://host/path`, `s3://bucket/key`, `configmap://name/key`, `pvc://claim/path`."""
     format: Label | None = None
-    """Format of the model, one that a runtime declares: `onnx`... Absent: guessed from the uri's ending."""
+    """Format of the model, one that a runtime declares: `onnx`... Absent: `onnx`."""
     digest: Digest | None = None
     """Expected sha256 of the bytes. Absent: the first load of a revision fixes it, and every later pod must
     see the same."""

@@ -39,7 +39,7 @@ class Resources(ApiModel):
     limits: Quantities = Field(default_factory=dict)
     """The most it may use, by resource: `{cpu: "2", memory: 4Gi, nvidia.com/gpu: 1}`."""
     requests: Quantities = Field(default_factory=dict)
-    """What is set aside for it on the node; where absent, Kubernetes takes the limit."""
+    """What is set aside for it on the node; for a resource of which only the limit is named, the limit."""
 
 
 class KeyRef(ApiModel):
@@ -64,7 +64,7 @@ class EnvSource(ApiModel):
     )
 
     secret_key_ref: KeyRef | None = None
-    """A key of a Secret in the same namespace."""
+    """A key of a Secret in the same namespace, whose owner must have labelled it `penstock.dev/usable: "true"`."""
     config_map_key_ref: KeyRef | None = None
     """A key of a ConfigMap in the same namespace."""
 
@@ -91,13 +91,13 @@ class EnvVar(ApiModel):
                     "must be letters, digits, '_', '-' and '.', not beginning with a digit",
                 ),
                 (
-                    "!self.startsWith('PENSTOCK_')",
-                    "names beginning with PENSTOCK_ are reserved",
+                    "!self.matches('^(PENSTOCK_|PYTHON|LD_|PATH$)')",
+                    "PATH and names beginning with PENSTOCK_, PYTHON or LD_ are reserved",
                 ),
             ),
         ),
     ]
-    """Name of the variable; names beginning with `PENSTOCK_` are reserved."""
+    """Name of the variable; `PATH` and names beginning with `PENSTOCK_`, `PYTHON` or `LD_` are reserved."""
     value: Annotated[str, Field(max_length=4096)] | None = None
     """Its value, as a string: quote numbers and booleans."""
     value_from: EnvSource | None = None
@@ -153,7 +153,7 @@ class Template(ApiModel):
     tolerations: Annotated[tuple[Toleration, ...], Field(max_length=32, json_schema_extra=ATOMIC)] = ()
     """Taints that the pods put up with."""
     image_pull_secrets: Annotated[tuple[LocalRef, ...], Field(max_length=8, json_schema_extra=list_map("name"))] = ()
-    """Secrets of the same namespace for pulling images."""
+    """Secrets of the same namespace for pulling images, labelled `penstock.dev/usable: "true"` by their owner."""
 
 
 class Serving(ApiModel):

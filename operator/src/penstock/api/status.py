@@ -162,7 +162,7 @@ class AnalysisRef(ApiModel):
 
 
 class RolloutStatus(ApiModel):
-    """The rollout that is under way, or the last one."""
+    """The rollout that is under way."""
 
     id: Word | None = None
     """Id of the rollout; feedback of its time carries it as cohort."""
@@ -275,7 +275,7 @@ class Status(ApiModel):
     traffic: TrafficStatus | None = None
     """The canary's share of the traffic."""
     rollout: RolloutStatus | None = None
-    """The rollout that is under way, or the last one."""
+    """The rollout that is under way."""
     retiring: Annotated[tuple[Retiring, ...], Field(max_length=HISTORY_LIMIT, json_schema_extra=ATOMIC)] = ()
     """Revisions whose pods are still there though they serve no more."""
     rejected: Annotated[tuple[Rejection, ...], Field(max_length=REJECTED_LIMIT, json_schema_extra=ATOMIC)] = ()

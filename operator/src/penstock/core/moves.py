@@ -312,13 +312,10 @@ def roll_back_broken(world: World) -> Move:
 
 def _roll_back(world: World, reason: str, message: str, gate: str | None = None) -> Move:
     status = _finish(world, _End(Outcome.ROLLED_BACK, reason, message, gate), refuse=True)
-    return Move(
-        status,
-        Reason.ROLLED_BACK,
-        f"revision {_canary(world)}: {message}",
-        warning=True,
-        ended=AnalysisPhase.FAILED,
-    )
+    stable = world.status.stable.revision if world.status.stable else None
+    back = f"all traffic goes to {stable} again" if stable else "no revision is left to serve"
+    told = f"revision {_canary(world)} is rolled back, {back}: {message.rstrip('.')}. Fix the spec or go back in Git."
+    return Move(status, Reason.ROLLED_BACK, told, warning=True, ended=AnalysisPhase.FAILED)
 
 
 def _reject(world: World, reason: str, message: str) -> Move:
@@ -339,7 +336,12 @@ def reject_unloadable(world: World) -> Move:
 def reject_changed_source(world: World) -> Move:
     """Its pods saw different bytes."""
     seen = sorted({p.digest for p in world.canary.pods if p.digest}) if world.canary else []
-    return _reject(world, Reason.SOURCE_CHANGED, f"pods of one revision loaded different bytes: {', '.join(seen)}")
+    message = (
+        f"pods of one revision loaded different bytes ({', '.join(seen)}); "
+        "publish each version of a model under a uri of its own"
+    )
+    served = world.status.traffic is not None and bool(world.status.traffic.applied_weight)
+    return (_roll_back if served else _reject)(world, Reason.SOURCE_CHANGED, message)
 
 
 def reject_late(world: World) -> Move:

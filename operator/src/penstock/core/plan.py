@@ -100,7 +100,7 @@ def _deployed(world: World, revision: str) -> int:
 
 def actions(world: World, live: Live) -> list[Action]:
     """All that is left to do, in order: records, then what serves, then the route, then what may go."""
-    if world.conflict is not None or s.status_was_lost(world):
+    if world.conflict is not None or s.status_was_lost(world) or s.spec_is_unreadable(world):
         return []
     return [
         *_records(world),

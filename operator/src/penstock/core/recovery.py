@@ -31,20 +31,17 @@ def candidate(world: World) -> Revision | None:
     return max(promoted, key=lambda r: (r.outcome_at, r.number), default=None)
 
 
-def favoured(world: World) -> str | None:
-    """The revision that the live route gives most to; None without a route or on a tie."""
-    ranked = sorted(world.traffic.weights.items(), key=lambda item: -item[1])
-    if not ranked or (len(ranked) > 1 and ranked[0][1] == ranked[1][1]):
-        return None
-    return ranked[0][0]
+def routed(world: World) -> dict[str, int]:
+    """Percent by revision as the live route says, of revisions that still have a record."""
+    return {name: weight for name, weight in world.traffic.weights.items() if weight and name in world.revisions}
 
 
 def is_possible(world: World) -> bool:
     """Records and route tell one story: the one last promoted gets requests, or there is no route to ask."""
-    stable, weights = candidate(world), world.traffic.weights
+    stable, weights = candidate(world), routed(world)
     if stable is None:
-        return not any(weights.values()) and any(r.outcome for r in world.revisions.values())
-    return not weights or weights.get(stable.name, 0) > 0
+        return not weights and any(r.outcome for r in world.revisions.values())
+    return not weights or stable.name in weights
 
 
 def recover(world: World) -> Move:

@@ -28,7 +28,9 @@ RUNTIME_USER = 65532
 DEFAULT_FORMAT = "onnx"
 
 _URI = re.compile(r"^(?P<scheme>[a-z0-9+.-]+)://(?P<rest>.+)$")
+_HOST = ("hostNetwork", "hostPID", "hostIPC")
 _HARDENED: Mapping[str, Any] = {
+    "privileged": False,
     "allowPrivilegeEscalation": False,
     "readOnlyRootFilesystem": True,
     "capabilities": {"drop": ["ALL"]},
@@ -138,6 +140,10 @@ class _Fetch:
 
 def _pod_template(owner: Owner, spec: Mapping[str, Any], template: Object, fetch: _Fetch) -> Object:
     pod = dict(template["spec"])
+    if shared := [field for field in _HOST if pod.get(field)]:
+        raise Unrenderable(
+            "InvalidRuntime", f"spec.template.spec of the runtime asks for {shared[0]}, which no model gets"
+        )
     containers = [dict(c) for c in pod.get("containers", ())]
     if not containers:
         raise Unrenderable("InvalidRuntime", "spec.template.spec.containers of the runtime is empty")
@@ -145,7 +151,9 @@ def _pod_template(owner: Owner, spec: Mapping[str, Any], template: Object, fetch
     overrides = spec.get("template") or {}
     source = _source(spec["model"]["uri"])
     pod["containers"] = [_harden(c) for c in containers]
-    pod["initContainers"] = [_harden(_fetch_container(spec, fetch, source)), *pod.get("initContainers", ())]
+    pod["initContainers"] = [
+        _harden(c) for c in (_fetch_container(spec, fetch, source), *pod.get("initContainers", ()))
+    ]
     pod["volumes"] = [*pod.get("volumes", ()), *_volumes(owner, spec, fetch.revision, source)]
     pod["nodeSelector"] = {**pod.get("nodeSelector", {}), **overrides.get("nodeSelector", {})}
     pod["tolerations"] = [*pod.get("tolerations", ()), *overrides.get("tolerations", ())]
@@ -187,10 +195,20 @@ def _server(owner: Owner, spec: Mapping[str, Any], container: Object, revision: 
         {"name": "revision", "mountPath": CONFIG_DIR, "readOnly": True},
         {"name": "feedback-key", "mountPath": FEEDBACK_KEY_DIR, "readOnly": True},
     ]
-    resources = {**container.get("resources", {}), **(spec.get("resources") or {})}
-    if resources:
+    if resources := _resources(container.get("resources") or {}, spec.get("resources") or {}):
         container["resources"] = resources
     return container
+
+
+def _resources(default: Mapping[str, Any], given: Mapping[str, Any]) -> Object:
+    """The user's, resource by resource, and the runtime's for the others: so a limit alone is the request too."""
+    limits, requests = given.get("limits") or {}, given.get("requests") or {}
+    named = {*limits, *requests}
+    merged = {
+        "limits": {**{k: v for k, v in (default.get("limits") or {}).items() if k not in named}, **limits},
+        "requests": {**{k: v for k, v in (default.get("requests") or {}).items() if k not in named}, **requests},
+    }
+    return {key: value for key, value in {**default, **merged}.items() if value}
 
 
 def _harden(container: Object) -> Object:
@@ -243,6 +261,19 @@ def _volumes(owner: Owner, spec: Mapping[str, Any], revision: str, source: Objec
     if source:
         volumes.append({"name": "source", **source})
     return volumes
+
+
+def secrets_named(spec: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """(field, name) of every Secret that a spec asks for."""
+    template = spec.get("template") or {}
+    named = [("spec.model.credentials.secretRef", _credentials(spec))]
+    for variable in template.get("env") or ():
+        key = (variable.get("valueFrom") or {}).get("secretKeyRef") or {}
+        named.append((f"spec.template.env[{variable['name']}].valueFrom.secretKeyRef", key.get("name")))
+    named += [
+        ("spec.template.imagePullSecrets", secret.get("name")) for secret in template.get("imagePullSecrets") or ()
+    ]
+    return [(field, name) for field, name in named if name]
 
 
 def _credentials(spec: Mapping[str, Any]) -> str | None:

@@ -48,6 +48,7 @@ class Rule:
 
 RULES: tuple[Rule, ...] = (
     # what must be known before anything may move
+    Rule("spec cannot be read", ANY, (s.spec_is_unreadable,), None),
     Rule("status was lost", IDLE, (s.status_was_lost, recovery.is_possible), recovery.recover, "Idle"),
     Rule("status was lost, and nobody can tell", IDLE, (s.status_was_lost,), None),
     Rule("names are taken", ANY, (s.names_are_taken,), None),

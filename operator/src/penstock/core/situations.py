@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from penstock.api.conditions import Reason
 from penstock.api.rollout import OnSchemaChange
 from penstock.api.status import Outcome, RolloutStatus, Stage, Verdict
 from penstock.core.schema import Compatibility
@@ -39,6 +40,11 @@ def status_was_lost(world: World) -> bool:
     if status.stable or status.canary or status.history or status.rejected:
         return False
     return len(world.revisions) > 1 or any(r.outcome for r in world.revisions.values())
+
+
+def spec_is_unreadable(world: World) -> bool:
+    """A newer version's fields, say: `world.spec` only stands in for what the user wrote."""
+    return world.resolution.reason == Reason.INVALID_SPEC
 
 
 def names_are_taken(world: World) -> bool:

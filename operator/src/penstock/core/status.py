@@ -26,7 +26,9 @@ from penstock.api.status import (
 )
 from penstock.core.gates.evidence import GateJudgement
 from penstock.core.plan import pods_wanted
+from penstock.core.recovery import routed
 from penstock.core.routing import selector
+from penstock.core.situations import spec_is_unreadable
 from penstock.core.story import Story, impact_of, tell
 from penstock.core.world import World
 
@@ -51,7 +53,7 @@ def complete(world: World, before: Status) -> Status:
     )
     story = tell(world, status)
     serving = stable or canary
-    wanted, ready = (serving.replicas or 0, serving.ready or 0) if serving else (world.spec.replicas, 0)
+    wanted, ready = (serving.replicas or 0, serving.ready or 0) if serving else (world.spec.replicas, _routed(world))
     status = status.model_copy(
         update={
             "observed_generation": world.generation,
@@ -69,6 +71,11 @@ def complete(world: World, before: Status) -> Status:
     return status.model_copy(update={"seq": (before.seq or 0) + 1})
 
 
+def _routed(world: World) -> int:
+    """Ready pods that the live route leads to, of which the status does not know."""
+    return sum(world.revisions[name].ready for name in routed(world))
+
+
 def _selector_text(world: World, serving: RevisionStatus | None) -> str:
     labels = selector(world.owner.name, serving.revision if serving else None)
     return ",".join(f"{key}={value}" for key, value in sorted(labels.items()))
@@ -78,10 +85,11 @@ def _revision(world: World, known: RevisionStatus | None) -> RevisionStatus | No
     if known is None or known.revision is None:
         return None
     live = world.revisions.get(known.revision)
+    wanted = known.replicas if spec_is_unreadable(world) else pods_wanted(world).get(known.revision, 0)
     return known.model_copy(
         update={
             "digest": (live.digest if live else None) or known.digest,
-            "replicas": pods_wanted(world).get(known.revision, 0),
+            "replicas": wanted,
             "ready": live.ready if live else 0,
         }
     )
@@ -158,7 +166,7 @@ def _conditions(world: World, status: Status, story: Story, ready: int) -> tuple
     serves = Reason.SERVING if serving else Reason.NOT_SERVING
     facts: list[tuple[ConditionType, bool | None, str, str]] = [
         (ConditionType.READY, is_ready, story.reason, story.message),
-        (ConditionType.AVAILABLE, serving, serves, impact_of(status)),
+        (ConditionType.AVAILABLE, serving, serves, impact_of(world, status)),
         (ConditionType.RECONCILING, working or None, story.reason, story.message),
         (ConditionType.STALLED, story.stalled or None, story.reason, story.message),
         (ConditionType.MEASURED, _measured(world), *_measured_words(world)),

@@ -31,34 +31,47 @@ def _sentence(text: str) -> str:
     return _ended(text[:1].upper() + text[1:])
 
 
-def impact_of(status: Status) -> str:
+def impact_of(world: World, status: Status) -> str:
     """What users get, first of all."""
     stable, canary = status.stable, status.canary
     weight = (status.traffic.applied_weight if status.traffic else 0) or 0
+    if s.status_was_lost(world):
+        shares = ", ".join(f"{name} {share} %" for name, share in sorted(recovery.routed(world).items()))
+        return f"Traffic stays as it is: {shares or 'none'}."
+    if s.is_suspended(world) and not (stable and stable.ready):
+        return "Nobody is served: spec.replicas is 0, as asked."
     if stable is None:
         return "Nothing serves yet." if not canary or not canary.ready else f"Serving {canary.revision}."
     if not stable.ready:
-        return f"Stable {stable.revision} has no ready pod."
+        rest = f"; only the {weight} % for {canary.revision} are" if canary and canary.ready and weight else ""
+        return f"Requests are not answered{rest}: stable {stable.revision} has 0 of {stable.replicas} pods ready."
     share = f", {weight} % to {canary.revision}" if canary and weight else ""
-    return f"Serving {stable.revision} {stable.ready}/{stable.replicas}{share}, no user impact." if not share else (
-        f"Serving {stable.revision} {stable.ready}/{stable.replicas}{share}."
-    )  # fmt: skip
+    serving = f"Serving {stable.revision} {stable.ready}/{stable.replicas}{share}"
+    if stable.ready < (stable.replicas or 0):
+        return f"{serving}, with less capacity than asked for."
+    return f"{serving}." if share else f"{serving}, no user impact."
 
 
 def tell(world: World, status: Status) -> Story:
     """What to say of this status: what stops everything first, then the rollout under way, then rest."""
+    if s.spec_is_unreadable(world):
+        return Story(
+            Phase.DEGRADED if status.stable else Phase.PENDING, Reason.INVALID_SPEC,
+            f"{impact_of(world, status)} This version of the operator cannot read the spec "
+            f"({world.resolution.message}), so nothing is changed. Upgrade Penstock, or take that field out.",
+            stalled=True,
+        )  # fmt: skip
     if world.conflict is not None:
         return Story(
             Phase.DEGRADED, Reason.NAME_CONFLICT,
-            f"{impact_of(status)} {world.conflict} exists and belongs to somebody else, so nothing is touched. "
+            f"{impact_of(world, status)} {world.conflict} exists and belongs to somebody else, so nothing is touched. "
             "Rename this ModelDeployment or delete that object.", stalled=True,
         )  # fmt: skip
     if s.status_was_lost(world):
-        route = recovery.favoured(world)
         return Story(
             Phase.DEGRADED, Reason.RECOVERY_AMBIGUOUS,
-            f"The status was lost, and records and route contradict each other (the route favours {route}); traffic "
-            "stays as it is. Delete the revision that must not serve (its ControllerRevision and Deployment).",
+            f"{impact_of(world, status)} The status was lost, and records and route contradict each other. Decide "
+            "which revision is to serve: apply its spec, then delete the other's ControllerRevision and Deployment.",
             stalled=True,
         )  # fmt: skip
     if status.rollout is not None and status.canary is not None:
@@ -68,7 +81,7 @@ def tell(world: World, status: Status) -> Story:
 
 def _tell_rolling(world: World, status: Status) -> Story:
     assert status.rollout is not None  # noqa: S101
-    rollout, impact = status.rollout, impact_of(status)
+    rollout, impact = status.rollout, impact_of(world, status)
     canary = world.revisions.get((status.canary.revision if status.canary else None) or "")
     if world.resolution.reason:
         impact = f"{impact} The newest spec is not used ({world.resolution.reason}: {world.resolution.message})."
@@ -162,7 +175,7 @@ def _gates(status: Status) -> str:
 
 
 def _tell_resting(world: World, status: Status) -> Story:
-    impact, resolution, stable = impact_of(status), world.resolution, status.stable
+    impact, resolution, stable = impact_of(world, status), world.resolution, status.stable
     if resolution.reason:
         phase = Phase.DEGRADED if stable else Phase.PENDING
         return Story(phase, resolution.reason, f"{impact} {resolution.message}.".replace("..", "."), stalled=True)
@@ -177,7 +190,7 @@ def _tell_resting(world: World, status: Status) -> Story:
             "Fix the spec or go back in Git; nothing is tried again until the spec changes.", stalled=True,
         )  # fmt: skip
     if s.is_suspended(world):
-        return Story(Phase.HEALTHY, Reason.SUSPENDED, "Suspended: spec.replicas is 0.")
+        return Story(Phase.HEALTHY, Reason.SUSPENDED, f"{impact} Set it to 1 or more to serve again.")
     if stable is None or stable.spec_hash != resolution.spec_hash:
         return _tell_waiting(world, impact)
     if not stable.ready:

@@ -52,6 +52,8 @@ def _running(world: World, seen: Gathered) -> analysis.Running | None:
     rollout, stable, canary = world.status.rollout, world.stable, world.canary
     if rollout is None or rollout.stage not in MEASURED_STAGES or stable is None or canary is None:
         return None
+    if s.spec_is_unreadable(world):
+        return None  # its gates are not known, and others would take over the evidence
     if rollout.analysis_ref is None or not rollout.analysis_ref.name:
         return None
     name = rollout.analysis_ref.name

@@ -123,7 +123,7 @@ async def _resolve(
     if exists:
         return Resolution(hash_, revision)
     try:
-        await _check_credentials(cluster, owner, spec)
+        await _check_secrets(cluster, owner, spec)
         runtime = render.choose_runtime(spec, await cluster.list(CLUSTER_MODEL_RUNTIME, "", {}))
         frozen = render.freeze(owner, spec, runtime, settings.agent_image, revision)
     except render.Unrenderable as error:
@@ -131,20 +131,18 @@ async def _resolve(
     return Resolution(hash_, revision, frozen)
 
 
-async def _check_credentials(cluster: Cluster, owner: render.Owner, spec: Mapping[str, Any]) -> None:
+async def _check_secrets(cluster: Cluster, owner: render.Owner, spec: Mapping[str, Any]) -> None:
     """A Secret must be offered by its owner, else whoever may write specs could borrow any of the namespace."""
-    name = ((spec["model"].get("credentials") or {}).get("secretRef") or {}).get("name")
-    if not name:
-        return
-    secret = await cluster.get(Ref(SECRET, owner.namespace, name))
-    where = f"spec.model.credentials.secretRef: Secret {owner.namespace}/{name}"
-    if secret is None:
-        raise render.Unrenderable("SecretNotUsable", f"{where} does not exist")
-    if (secret["metadata"].get("labels") or {}).get(LABEL_USABLE) != "true":
-        raise render.Unrenderable(
-            "SecretNotUsable",
-            f'{where} is not offered to models: its owner must label it {LABEL_USABLE}: "true"',
-        )
+    for field, name in render.secrets_named(spec):
+        secret = await cluster.get(Ref(SECRET, owner.namespace, name))
+        where = f"{field}: Secret {owner.namespace}/{name}"
+        if secret is None:
+            raise render.Unrenderable("SecretNotUsable", f"{where} does not exist")
+        if (secret["metadata"].get("labels") or {}).get(LABEL_USABLE) != "true":
+            raise render.Unrenderable(
+                "SecretNotUsable",
+                f'{where} is not offered to models: its owner must label it {LABEL_USABLE}: "true"',
+            )
 
 
 async def _complete(cluster: Cluster, inspector: Inspector, world: World, children: list[Object]) -> World:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from penstock.api.conditions import Reason
+from penstock.api.status import Status
 from penstock.core import plan, rollout, wake
 from penstock.core.objects import Object
 from penstock.core.status import complete
@@ -24,6 +26,8 @@ class Reconciler:
     recorder: Recorder
     clock: Clock
     settings: Settings
+    told: Callable[[tuple[str, str], Status | None], object] = lambda key, status: None
+    """Called with the status that a ModelDeployment has after each reconcile; None for one that is gone."""
 
     async def reconcile(self, key: tuple[str, str]) -> float | None:
         """One pass over `key` = (namespace, name). Returns when to come again (unix seconds), None if nothing is due.
@@ -32,6 +36,7 @@ class Reconciler:
         """
         seen = await gather(self.cluster, self.inspector, key, self.settings, self.clock.now())
         if seen is None:
+            self.told(key, None)
             return None
         world, running = await measure(self.cluster, self.metrics, seen)
         _, move = rollout.decide(world)
@@ -41,6 +46,7 @@ class Reconciler:
             await write_evidence(self.cluster, world, running, move)
         if status is not world.status:
             await self.cluster.replace_status({**seen.live, "status": status.to_wire()})
+        self.told(key, status)
         after = replace(after, status=status)
         for action in plan.actions(after, seen.objects):
             await self._execute(seen.live, action)

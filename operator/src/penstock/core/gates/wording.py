@@ -114,9 +114,11 @@ def _rates(comparison: Comparison, record: GateRecord, bounds: tuple[Bound, ...]
     counts = f"{record.canary_n:,} and {record.stable_n:,} {_TRIALS[comparison.signal]}"
     match comparison.signal:
         case "accuracy":
-            return f"{percent(1 - record.canary_bad / n_c)} vs {percent(1 - record.stable_bad / n_s)} ({counts})"
+            right = percent(1 - record.canary_bad / n_c), percent(1 - record.stable_bad / n_s)
+            return f"canary {right[0]} right, stable {right[1]} ({counts})"
         case "errors":
-            return f"{percent(record.canary_bad / n_c)} vs {percent(record.stable_bad / n_s)} ({counts})"
+            failed = percent(record.canary_bad / n_c), percent(record.stable_bad / n_s)
+            return f"canary {failed[0]} failed, stable {failed[1]} ({counts})"
     i = accusing_bound(record) if failing else lagging_bound(record)
     if i >= len(record.slow) or i >= len(bounds):
         return counts
