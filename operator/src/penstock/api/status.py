@@ -176,8 +176,6 @@ class RolloutStatus(ApiModel):
     """The same for people: `3/5`."""
     steps_hash: Word | None = None
     """Hash of the steps that `stepIndex` counts in."""
-    base_replicas: Int32 | None = None
-    """Size of the stable revision when the rollout began."""
     started_at: Timestamp | None = None
     """When the rollout began."""
     step_started_at: Timestamp | None = None
@@ -186,8 +184,6 @@ class RolloutStatus(ApiModel):
     """When the canary first got traffic."""
     deadline_at: Timestamp | None = None
     """When `onInconclusive` applies."""
-    next_action_at: Timestamp | None = None
-    """When the operator will act next at the latest."""
     verdict: Verdict | None = None
     """What the required gates say together."""
     analysis_ref: AnalysisRef | None = None

@@ -98,7 +98,6 @@ def start(world: World) -> Move:
         step_index=0,
         step=step_label(world, 0),
         steps_hash=strategy(world).hash,
-        base_replicas=world.spec.replicas,
         started_at=Timestamp.at(now),
         deadline_at=Timestamp.at(now + world.spec.rollout.max_duration.seconds()),
         reverting=reverting or None,

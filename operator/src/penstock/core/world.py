@@ -61,7 +61,6 @@ class Revision:
     outcome_message: str
     outcome_at: float
     pods: tuple[Pod, ...]
-    deployed: bool
     live: Object = field(repr=False, hash=False, compare=False)
 
     @property
