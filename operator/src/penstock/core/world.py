@@ -96,6 +96,10 @@ class Traffic:
     problem: str = ""
     """Why not, for people."""
     generation: int = 0
+    broken: bool = False
+    """More than a moment's delay: no gateway has taken the route up, or one has found it wrong."""
+    refused: bool = False
+    """A gateway has said no: nothing changes until the route or the gateway does."""
 
 
 @dataclass(frozen=True, slots=True)
