@@ -319,10 +319,10 @@ def _roll_back(world: World, reason: str, message: str, gate: str | None = None)
 
 def _reject(world: World, reason: str, message: str) -> Move:
     status = _finish(world, _End(Outcome.REJECTED, reason, message), refuse=True)
-    return Move(
-        status, Reason.REJECTED, f"revision {_canary(world)} never got a request: {reason}: {message}", warning=True,
-        ended=AnalysisPhase.FAILED,
-    )  # fmt: skip
+    # the first revision is routed from its first ready pod on, since nobody else could answer
+    what = "is refused, and nothing is left to serve" if is_first(world) else "never got a request"
+    told = f"revision {_canary(world)} {what}: {reason}: {message}"
+    return Move(status, Reason.REJECTED, told, warning=True, ended=AnalysisPhase.FAILED)
 
 
 def reject_unloadable(world: World) -> Move:

@@ -219,11 +219,11 @@ def _removals(world: World, live: Live) -> Iterable[Action]:
         revision = obj["metadata"].get("labels", {}).get(LABEL_REVISION)
         if obj["kind"] not in manifests.REVISION_KINDS or not revision or revision in wanted:
             continue
-        if _is_canary(world, revision) or world.traffic.weights.get(revision):
+        if _is_canary(world, revision) or (world.traffic.weights.get(revision) and not s.nothing_is_to_serve(world)):
             continue
         if observe.is_ours(world.owner, obj):
             yield Delete(ref_of(obj), fence_of(obj))
-    yield from _stray_aliases(world, live)
+    yield from _stray_routes(world, live)
     yield from _old_records(world)
 
 
@@ -231,12 +231,17 @@ def _is_canary(world: World, revision: str) -> bool:
     return world.status.canary is not None and world.status.canary.revision == revision
 
 
-def _stray_aliases(world: World, live: Live) -> Iterable[Action]:
-    """The canary's alias without a canary, and the HTTPRoute of a router no longer used."""
+def _stray_routes(world: World, live: Live) -> Iterable[Action]:
+    """The canary's alias without a canary, the HTTPRoute of a router no longer used; all where nothing is to serve.
+
+    Where a revision is to serve and its record is gone nobody knows what is wanted, and all of it stays.
+    """
     wanted = {ref_of(m) for m in _routing(world)}
+    if not wanted and not s.nothing_is_to_serve(world):
+        return
     for ref in manifests.route_refs(world.owner):
         found = live.get(ref)
-        if found is not None and wanted and ref not in wanted and observe.is_ours(world.owner, found):
+        if found is not None and ref not in wanted and observe.is_ours(world.owner, found):
             yield Delete(ref, fence_of(found))
 
 

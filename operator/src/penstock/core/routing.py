@@ -129,15 +129,22 @@ class ReplicaRouter:
         """See Router. The share is that of the ready pods the Service selects."""
         found = next((o for o in live if _is_main_service(o)), None)
         if found is None:
-            return Traffic({}, confirmed=False, problem="the Service does not exist yet")
+            return _without("the Service", split)
         model = found["metadata"]["name"]
         chosen = found["spec"].get("selector", {})
         only = chosen.get(LABEL_REVISION)
         counts = {r.name: r.ready for r in revisions.values() if r.ready and only in (None, r.name)}
         total = sum(counts.values())
         weights = {name: round(100 * n / total) for name, n in counts.items()} if total else {}
-        same = chosen == self._selector(model, split)
-        return Traffic(weights, confirmed=same, problem="" if same else "the Service still selects other pods")
+        right = bool(split.shares()) and chosen == self._selector(model, split)
+        return Traffic(weights, confirmed=right, problem="" if right else "the Service still selects other pods")
+
+
+def _without(what: str, split: Split) -> Traffic:
+    """No such object: as it must be where nobody is to get anything."""
+    if not split.shares():
+        return Traffic({}, confirmed=True)
+    return Traffic({}, confirmed=False, problem=f"{what} does not exist yet")
 
 
 def _is_main_service(obj: Object) -> bool:
@@ -200,7 +207,7 @@ class GatewayRouter:
         del revisions
         route = next((o for o in live if o["kind"] == HTTP_ROUTE.kind), None)
         if route is None:
-            return Traffic({}, confirmed=False, problem="the HTTPRoute does not exist yet")
+            return _without("the HTTPRoute", split)
         generation = int(route["metadata"].get("generation", 0))
         weights = _backend_weights(route)
         if weights != split.shares():

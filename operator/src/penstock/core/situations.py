@@ -34,6 +34,12 @@ def is_first(world: World) -> bool:
     return world.status.stable is None
 
 
+def nothing_is_to_serve(world: World) -> bool:
+    """A first revision was refused or given up: no revision may get requests. A status that knows nothing says no."""
+    status = world.status
+    return status.stable is None and status.canary is None and bool(status.history)
+
+
 def status_was_lost(world: World) -> bool:
     """The status knows nothing though revisions exist: more than a first deployment that was cut short."""
     status = world.status
