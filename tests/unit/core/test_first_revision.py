@@ -113,3 +113,16 @@ def test_a_record_that_is_gone_takes_no_route_away() -> None:
     scenario.cluster.remove(ref_of(record))
     minutes(scenario, 1)
     assert scenario.shares() == shares
+
+
+def test_a_first_revision_that_no_gateway_took_up_is_no_garbage_after_the_next() -> None:
+    scenario = Scenario()
+    scenario.gateway_works = False
+    scenario.apply(wanted(V1, GATEWAY))
+    minutes(scenario, 1)
+    scenario.apply(wanted(V2, GATEWAY))
+    minutes(scenario, 2)
+    assert len(scenario.cluster.all(DEPLOYMENT, NAMESPACE)) == 1
+    assert "No gateway has taken up the HTTPRoute" in str(scenario.status.message)
+    scenario.gateway_works = True
+    scenario.run_until(served_by(V2))

@@ -205,6 +205,8 @@ class Retiring(ApiModel):
     """Name of the revision."""
     until: Timestamp | None = None
     """When its pods go."""
+    routed: bool | None = None
+    """Whether the route may have led to it: then its pods also wait until the router confirms that it does not."""
 
 
 class Rejection(ApiModel):

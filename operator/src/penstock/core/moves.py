@@ -29,6 +29,7 @@ from penstock.core import names
 from penstock.core.situations import (
     is_first,
     is_hotfix,
+    may_go,
     rollout_of,
     skips_the_steps,
     strategy,
@@ -229,7 +230,7 @@ class _End:
 
 
 def _finish(world: World, end: _End, *, refuse: bool) -> Status:
-    """The canary is out: no traffic, and its pods go a little later."""
+    """The canary is out: no traffic, and its pods go a little later; not before the router has let go of them."""
     now, rollout, canary = Timestamp.at(world.now), rollout_of(world), world.status.canary
     entry = HistoryEntry(
         revision=_canary(world), digest=canary.digest if canary else None,
@@ -240,13 +241,16 @@ def _finish(world: World, end: _End, *, refuse: bool) -> Status:
         gate=end.gate, reason=end.reason, message=end.message, at=now,
     )  # fmt: skip
     until = Timestamp.at(world.now + world.settings.retire_seconds)
+    # a first revision's route goes as a whole: no router is left to confirm anything
+    was_routed = rollout.stage in (Stage.STEPPING, Stage.PROMOTING) and not is_first(world)
+    retiring = Retiring(revision=_canary(world), until=until, routed=was_routed or None)
     others = tuple(r for r in world.status.retiring if r.revision != _canary(world))
     finished: Status = _with(
         world.status,
         canary=None,
         rollout=None,
         traffic=AT_REST,
-        retiring=(*others, Retiring(revision=_canary(world), until=until))[-HISTORY_LIMIT:],
+        retiring=(*others, retiring)[-HISTORY_LIMIT:],
         history=(entry, *world.status.history)[:HISTORY_LIMIT],
         rejected=(rejection, *world.status.rejected)[:REJECTED_LIMIT] if refuse else world.status.rejected,
     )
@@ -381,6 +385,6 @@ def decide_late(world: World) -> Move:
 
 def retire(world: World) -> Move:
     """A revision's time is over: its pods may go."""
-    left = tuple(r for r in world.status.retiring if r.until is not None and r.until.unix() > world.now)
+    left = tuple(r for r in world.status.retiring if not may_go(world, r))
     gone = ", ".join(str(r.revision) for r in world.status.retiring if r not in left)
     return Move(_with(world.status, retiring=left), Reason.HEALTHY, f"pods of {gone} go", silent=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from penstock.api.conditions import Reason
 from penstock.api.rollout import OnSchemaChange
-from penstock.api.status import Outcome, RolloutStatus, Stage, Verdict
+from penstock.api.status import Outcome, Retiring, RolloutStatus, Stage, Verdict
 from penstock.core.schema import Compatibility
 from penstock.core.strategy import Strategy, strategy_of
 from penstock.core.world import World
@@ -296,4 +296,10 @@ def traffic_rests(world: World) -> bool:
 
 def something_retires(world: World) -> bool:
     """A revision's time has come."""
-    return any(r.until is None or r.until.unix() <= world.now for r in world.status.retiring)
+    return any(may_go(world, retiring) for retiring in world.status.retiring)
+
+
+def may_go(world: World, retiring: Retiring) -> bool:
+    """Its time is over, and no router may still send it requests."""
+    is_over = retiring.until is None or retiring.until.unix() <= world.now
+    return is_over and (not retiring.routed or world.traffic.confirmed)

@@ -12,7 +12,10 @@ ROUTE_SECONDS = 1.0
 
 def next_time(world: World) -> float | None:
     """Unix seconds; None when only a change of some object can bring news."""
-    times = [r.until.unix() for r in world.status.retiring if r.until]
+    # one whose time is over waits for the router, and hears of it by a watch
+    times = [
+        r.until.unix() for r in world.status.retiring if r.until and (r.until.unix() > world.now or s.may_go(world, r))
+    ]
     rollout = world.status.rollout
     if rollout is None:
         if s.asks_for_something_new(world) and not s.is_paused(world):
