@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from penstock.api.status import Stage
-from penstock.core import moves, recovery
+from penstock.core import moves, reach, recovery
 from penstock.core import situations as s
 from penstock.core.moves import Move, Then
 from penstock.core.world import World
@@ -69,6 +69,8 @@ RULES: tuple[Rule, ...] = (
         moves.reject_schema,
         "Idle",
     ),
+    Rule("weight cannot be made any more", EXPOSED, (reach.weight_is_out_of_reach,), reach.withdraw, ""),
+    Rule("a third is in the way", LOADING | STEPPING, (reach.a_third_is_in_the_way,), reach.clear_the_way, ""),
     # nothing moves forward without consent and sight
     Rule("paused by the user", ROLLING, (s.is_paused,), None),
     Rule("scaled to zero", ROLLING, (s.is_suspended,), None),

@@ -187,11 +187,19 @@ def is_hotfix(world: World) -> bool:
 
 def is_alone_with_stable(world: World) -> bool:
     """No third revision has pods that a blended Service would send requests to."""
-    if strategy(world).router.exact:
-        return True
+    return strategy(world).router.exact or not thirds(world)
+
+
+def thirds(world: World) -> list[str]:
+    """Revisions that have pods and are neither stable nor canary."""
     status = world.status
     ours = {r.revision for r in (status.stable, status.canary) if r}
-    return all(not r.pods or r.name in ours for r in world.revisions.values())
+    return sorted(r.name for r in world.revisions.values() if r.pods and r.name not in ours)
+
+
+def can_be_made(world: World, weight: int) -> bool:
+    """The router can give the canary this share and no more, and stable all the rest, with the pods as wanted."""
+    return weight in (0, 100) or (not strategy(world).problem_with(weight) and is_alone_with_stable(world))
 
 
 def skips_the_steps(world: World) -> bool:
@@ -216,7 +224,7 @@ def weight_is_due(world: World) -> bool:
     traffic = world.status.traffic
     if traffic is None or traffic.applied_weight == traffic.desired_weight:
         return False
-    return canary_is_ready(world) and (traffic.desired_weight == 100 or is_alone_with_stable(world))
+    return canary_is_ready(world) and can_be_made(world, traffic.desired_weight or 0)
 
 
 def weight_acts(world: World) -> bool:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from penstock.api.conditions import Reason
 from penstock.api.status import Phase, Stage, Status, Verdict
-from penstock.core import recovery
+from penstock.core import reach, recovery
 from penstock.core import situations as s
 from penstock.core.world import Revision, World
 
@@ -134,6 +134,13 @@ def _tell_stepping(world: World, status: Status, impact: str) -> Story:
             Phase.DEGRADED, Reason.STABLE_BROKEN,
             f"{impact} The canary fails its gates ({seen.message}), but stable has no ready pod to go back to: the "
             "weight stays. Repair stable's pods or apply a spec that works.", stalled=True,
+        )  # fmt: skip
+    desired = (status.traffic.desired_weight if status.traffic else 0) or 0
+    if problem := reach.why_not(world, desired):
+        human = bool(plan.problem_with(desired))
+        return Story(
+            Phase.DEGRADED if human else Phase.PROGRESSING, Reason.WEIGHT_UNREACHABLE,
+            f"{where} waits for {desired} %: {_ended(problem)} What was measured is kept.", stalled=human,
         )  # fmt: skip
     if rollout.blind_since is not None:
         cause = seen.message if seen else "no samples. The weight stays as it is"
