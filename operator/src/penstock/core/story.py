@@ -47,9 +47,10 @@ def impact_of(world: World, status: Status) -> str:
         return f"Requests are not answered{rest}: stable {stable.revision} has 0 of {stable.replicas} pods ready."
     share = f", {weight} % to {canary.revision}" if canary and weight else ""
     serving = f"Serving {stable.revision} {stable.ready}/{stable.replicas}{share}"
+    lost = "; requests through a gateway may not arrive" if world.traffic.broken else ""
     if stable.ready < (stable.replicas or 0):
-        return f"{serving}, with less capacity than asked for."
-    return f"{serving}." if share else f"{serving}, no user impact."
+        return f"{serving}, with less capacity than asked for{lost}."
+    return f"{serving}{lost}." if share or lost else f"{serving}, no user impact."
 
 
 def tell(world: World, status: Status) -> Story:
@@ -95,12 +96,10 @@ def _tell_rolling(world: World, status: Status) -> Story:
         case Stage.LOADING:
             return Story(Phase.PROGRESSING, Reason.LOADING, f"{impact} {_loading(world, canary, status)}")
         case Stage.PROMOTING:
-            why = "" if world.traffic.confirmed else f" {_sentence(world.traffic.problem)}"
-            return Story(
-                Phase.PROGRESSING,
-                Reason.PROMOTING,
-                f"{impact} Moving all traffic to {_name(canary, status)}.{why}",
-            )
+            told = f"{impact} Moving all traffic to {_name(canary, status)}."
+            if world.traffic.confirmed:
+                return Story(Phase.PROGRESSING, Reason.PROMOTING, told)
+            return _tell_unconfirmed(world, told, Reason.PROMOTING)
         case _:
             return _tell_stepping(world, status, impact)
 
@@ -156,11 +155,7 @@ def _tell_stepping(world: World, status: Status, impact: str) -> Story:
             f"{where}: pause. Take the step out of spec.rollout.steps to go on.",
         )
     if not world.traffic.confirmed:
-        return Story(
-            Phase.PROGRESSING,
-            Reason.ROUTE_NOT_ACCEPTED,
-            f"{where}: {_ended(world.traffic.problem or 'waiting for the router')}",
-        )
+        return _tell_unconfirmed(world, f"{where}.")
     if rollout.deadline_at is None:
         return Story(
             Phase.PROGRESSING, Reason.INCONCLUSIVE,
@@ -170,6 +165,15 @@ def _tell_stepping(world: World, status: Status, impact: str) -> Story:
     if step is not None and step.hold is not None:
         return Story(Phase.PROGRESSING, Reason.HOLDING, f"{where}: hold for {step.hold}.")
     return Story(Phase.PROGRESSING, Reason.STEPPING, f"{where}: {_gates(status)}")
+
+
+def _tell_unconfirmed(world: World, told: str, reason: str = Reason.ROUTE_NOT_ACCEPTED) -> Story:
+    """The router does not do as the route says. That takes a moment each time; only a refusal needs a human."""
+    problem = _sentence(world.traffic.problem or "waiting for the router")
+    if world.traffic.refused:
+        todo = "Correct spec.traffic or the Gateway."
+        return Story(Phase.DEGRADED, Reason.ROUTE_NOT_ACCEPTED, f"{told} {problem} {todo}", stalled=True)
+    return Story(Phase.PROGRESSING, reason, f"{told} {problem}")
 
 
 def _gates(status: Status) -> str:
@@ -202,6 +206,9 @@ def _tell_resting(world: World, status: Status) -> Story:
         return _tell_waiting(world, impact)
     if not stable.ready:
         return Story(Phase.DEGRADED, Reason.NOT_SERVING, f"{impact} {_why_down(world)}")
+    if not world.traffic.confirmed:
+        plain = f"Serving {stable.revision} {stable.ready}/{stable.replicas}."
+        return _tell_unconfirmed(world, impact if world.traffic.broken else plain)
     if stable.ready < (stable.replicas or 0):
         return Story(
             Phase.PROGRESSING,
