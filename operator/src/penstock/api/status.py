@@ -102,6 +102,8 @@ class TrafficStatus(ApiModel):
 
     desired_weight: Int32 | None = None
     """Weight that the rollout asks for."""
+    desired_since: Timestamp | None = None
+    """Since when."""
     applied_weight: Int32 | None = None
     """Weight that was last written to the route."""
     observed_weight: float | None = None

@@ -27,6 +27,8 @@ from penstock.api.status import (
 )
 from penstock.core import names
 from penstock.core.situations import (
+    canary_is_ready,
+    canary_pods_wanted,
     is_first,
     is_hotfix,
     may_go,
@@ -67,7 +69,10 @@ def _rollout(world: World, **changes: Any) -> RolloutStatus:
 
 
 def _traffic(world: World, **changes: Any) -> TrafficStatus:
-    updated: TrafficStatus = _with(world.status.traffic or AT_REST, **changes)
+    before = world.status.traffic or AT_REST
+    if changes.get("desired_weight", before.desired_weight) != before.desired_weight:
+        changes["desired_since"] = Timestamp.at(world.now)
+    updated: TrafficStatus = _with(before, **changes)
     return updated
 
 
@@ -349,16 +354,14 @@ def reject_changed_source(world: World) -> Move:
 
 def reject_late(world: World) -> Move:
     """It did not become ready in time; the cluster's own words say why."""
-    canary = world.canary
-    cause = "no pod became ready"
-    if canary and canary.unschedulable:
-        cause = f"Unschedulable: {canary.unschedulable}"
-    elif canary and canary.failure:
-        cause = f"{canary.failure.reason}: {canary.failure.message}"
-    elif world.schema_problem:
-        cause = world.schema_problem
     deadline = world.spec.rollout.progress_deadline
-    return _reject(world, Reason.PROGRESS_DEADLINE_EXCEEDED, f"not ready within {deadline}: {cause}")
+    if canary_is_ready(world):
+        told = f"its pods are ready, but for {deadline} {world.schema_problem or 'its schema is not known'}"
+    else:
+        ready, cause = world.canary.ready if world.canary else 0, world.canary.trouble if world.canary else ""
+        some = f"only {ready} of {canary_pods_wanted(world)} pods became ready" if ready else "no pod became ready"
+        told = f"not ready within {deadline}: {cause or some}"
+    return _reject(world, Reason.PROGRESS_DEADLINE_EXCEEDED, told)
 
 
 def reject_schema(world: World) -> Move:

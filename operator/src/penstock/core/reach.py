@@ -34,11 +34,13 @@ def a_third_is_in_the_way(world: World) -> bool:
 def withdraw(world: World) -> Move:
     """All traffic to stable; the step's weight is asked for still, and its clock starts anew when it acts again."""
     applied = (world.status.traffic.applied_weight if world.status.traffic else 0) or 0
-    canary = world.status.canary.revision if world.status.canary else None
+    canary, now = world.status.canary.revision if world.status.canary else None, Timestamp.at(world.now)
     status = clear_the_way(world).status
     status = status.model_copy(
         update={
-            "traffic": status.traffic.model_copy(update={"applied_weight": 0}) if status.traffic else None,
+            "traffic": status.traffic.model_copy(update={"applied_weight": 0, "desired_since": now})
+            if status.traffic
+            else None,
             "rollout": s.rollout_of(world).model_copy(update={"step_started_at": None}),
         }
     )

@@ -137,10 +137,23 @@ def digests_differ(world: World) -> bool:
 
 
 def takes_too_long(world: World) -> bool:
-    """The progress deadline is over and the canary is not ready."""
+    """The progress deadline is over and the canary is not ready, or has been for as long and cannot be compared."""
     rollout = rollout_of(world)
-    started = rollout.started_at.unix() if rollout.started_at else world.now
-    return world.now >= started + world.spec.rollout.progress_deadline.seconds() and not canary_is_ready(world)
+    began = rollout.started_at.unix() if rollout.started_at else world.now
+    if canary_is_ready(world):
+        if schema_is_known(world):
+            return False
+        began = max([began, *(p.ready_since for p in (world.canary.pods if world.canary else ()) if p.ready_since)])
+    return world.now >= began + world.spec.rollout.progress_deadline.seconds()
+
+
+def pods_are_overdue(world: World) -> bool:
+    """The pods that the weight asked for needs were not there within the progress deadline."""
+    rollout, traffic = rollout_of(world), world.status.traffic
+    if traffic is None or traffic.desired_since is None or canary_is_ready(world):
+        return False
+    waits = traffic.applied_weight != traffic.desired_weight or rollout.stage == Stage.PROMOTING
+    return waits and world.now >= traffic.desired_since.unix() + world.spec.rollout.progress_deadline.seconds()
 
 
 def is_rendered(world: World) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from penstock.api.conditions import Reason
 from penstock.api.status import Phase, Stage, Status, Verdict
@@ -76,8 +76,33 @@ def tell(world: World, status: Status) -> Story:
             stalled=True,
         )  # fmt: skip
     if status.rollout is not None and status.canary is not None:
-        return _tell_rolling(world, status)
+        return _with_trouble(world, _tell_rolling(world, status))
     return _tell_resting(world, status)
+
+
+def _with_trouble(world: World, story: Story) -> Story:
+    """What keeps pods of the canary from serving belongs to every story of a rollout, at whatever stage."""
+    canary = world.canary
+    if canary is None or not canary.trouble or canary.trouble in story.message:
+        return story
+    if s.is_suspended(world) or s.canary_is_ready(world):
+        return story
+    pods = f"{canary.name} has {canary.ready} of {s.canary_pods_wanted(world)} pods ready"
+    return replace(story, message=f"{story.message} {pods}. {_ended(canary.trouble)}")
+
+
+def _tell_overdue(world: World, status: Status, impact: str) -> Story:
+    """The rollout waits for pods for longer than it may. The canary was proven so far, so nothing is taken back."""
+    traffic, canary = status.traffic, world.canary
+    desired, applied = (traffic.desired_weight, traffic.applied_weight) if traffic else (0, 0)
+    have = f"{canary.ready if canary else 0} of {s.canary_pods_wanted(world)}"
+    cause = _ended(canary.trouble) if canary and canary.trouble else "No pod says why."
+    return Story(
+        Phase.DEGRADED, Reason.PROGRESS_DEADLINE_EXCEEDED,
+        f"{impact} {_name(canary, status)} waits for pods for {desired} %: {have} are ready after "
+        f"{world.spec.rollout.progress_deadline}. {cause} The weight stays at {applied} %. Make room for them, or go "
+        "back in Git.", stalled=True,
+    )  # fmt: skip
 
 
 def _tell_rolling(world: World, status: Status) -> Story:
@@ -90,6 +115,8 @@ def _tell_rolling(world: World, status: Status) -> Story:
         return Story(Phase.PAUSED, Reason.PAUSED, f"{impact} Paused at step {rollout.step} by spec.paused.")
     if s.is_suspended(world):
         return Story(Phase.PAUSED, Reason.SUSPENDED, f"{impact} spec.replicas is 0: the rollout waits.")
+    if s.pods_are_overdue(world) and not s.a_gate_failed(world):
+        return _tell_overdue(world, status, impact)
     match rollout.stage:
         case Stage.RESOLVING:
             return Story(Phase.PROGRESSING, Reason.RESOLVING, f"{impact} Rendering revision {_name(canary, status)}.")
@@ -112,10 +139,8 @@ def _loading(world: World, canary: Revision | None, status: Status) -> str:
     if canary is None:
         return f"Starting {_name(canary, status)}."
     trouble = ""
-    if canary.unschedulable:
-        trouble = f" Unschedulable: {canary.unschedulable}."
-    elif canary.failure:
-        trouble = f" {canary.failure.reason}: {canary.failure.message}"
+    if canary.trouble:
+        trouble = f" {_ended(canary.trouble)}"
     elif world.schema_problem and s.canary_is_ready(world):
         trouble = f" {world.schema_problem}"
     elif s.canary_is_ready(world) and not world.traffic.confirmed and world.traffic.problem:
@@ -237,6 +262,4 @@ def _why_down(world: World) -> str:
     stable = world.stable
     if stable is None:
         return "Its record is gone."
-    if stable.failure:
-        return f"{stable.failure.reason}: {_ended(stable.failure.message)}"
-    return f"Unschedulable: {_ended(stable.unschedulable)}" if stable.unschedulable else "Pods are starting."
+    return _ended(stable.trouble) if stable.trouble else "Pods are starting."

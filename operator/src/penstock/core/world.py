@@ -80,6 +80,13 @@ class Revision:
         return next((p.unschedulable for p in self.pods if p.unschedulable), None)
 
     @property
+    def trouble(self) -> str:
+        """What keeps its pods from serving, in the cluster's own words; empty where nothing is known to."""
+        if self.unschedulable:
+            return f"Unschedulable: {self.unschedulable}"
+        return f"{self.failure.reason}: {self.failure.message}" if self.failure else ""
+
+    @property
     def uri(self) -> str:
         """Where its model comes from."""
         return str(self.data["model"]["uri"])
