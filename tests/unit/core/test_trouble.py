@@ -278,12 +278,11 @@ def test_a_canary_whose_pods_all_break_goes_without_any_metric() -> None:
 
 
 def break_stable(scenario: Scenario) -> None:
-    """Every pod of stable is down, and no kubelet brings it back."""
+    """Every pod of stable crashes again and again."""
     scenario.kubelet_works = False
     stable = scenario.status.stable
     assert stable is not None
-    for pod in scenario.cluster.all(POD, NAMESPACE, {"penstock.dev/revision": str(stable.revision)}):
-        scenario.cluster.set_status(Ref(POD, NAMESPACE, pod["metadata"]["name"]), {"phase": "Failed"})
+    scenario.kubelet.fail_load(Ref(DEPLOYMENT, NAMESPACE, f"{NAME}-{stable.revision}"), "Crash", "segmentation fault")
 
 
 def test_a_failing_canary_stays_while_stable_has_no_pod_to_go_back_to() -> None:
