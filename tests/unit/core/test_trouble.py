@@ -224,7 +224,10 @@ def test_a_lost_status_tells_who_serves_until_a_human_decides() -> None:
     status = scenario.status
     available = find_condition(status.conditions, "Available")
     assert available is not None
-    assert (available.status, status.message.split(".")[0]) == ("True", f"Traffic stays as it is: {second} 100 %")
+    assert (available.status, (status.message or "").split(".")[0]) == (
+        "True",
+        f"Traffic stays as it is: {second} 100 %",
+    )
 
     # as the message says: the spec that is to serve, then the other revision goes
     scenario.apply(spec(V1))
