@@ -53,6 +53,7 @@ def dump(evidence: Evidence) -> dict[str, Any]:
         lane: Lane = getattr(evidence, name)
         members = [[order[pod], at] for pod, at in sorted(lane.members.items()) if pod in order]
         data[name] = [lane.opened, members, _dump_tally(lane.canary), _dump_tally(lane.stable)]
+    data["resumed"] = dict(evidence.resumed)
     data["gates"] = [_dump_gate(g) for g in evidence.gates]
     data["bounds"] = [[b.k, b.level, int(b.needed)] for b in evidence.bounds]
     data["watch"] = list(evidence.watch)
@@ -119,6 +120,7 @@ def _load(data: Mapping[str, Any]) -> Evidence:
     return Evidence(
         gates=tuple(_load_gate(row) for row in data["gates"]),
         cursors=cursors,
+        resumed=dict(data.get("resumed", {})),  # absent in what an operator up to 0.1 wrote
         bounds=tuple(Bound(k, level, bool(needed)) for k, level, needed in data["bounds"]),
         watch=tuple(data["watch"]),
         shown=tuple(data["shown"]),

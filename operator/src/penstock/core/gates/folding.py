@@ -10,15 +10,17 @@ from math import inf, nextafter
 
 from penstock.core.gates.frames import Frame, Step, advance, histogram, read
 from penstock.core.gates.grid import choose_bounds, fixed_bounds, watched
-from penstock.core.gates.lanes import Labels, Requests, Traffic
+from penstock.core.gates.lanes import Instant, Labels, Requests, Traffic
 from penstock.core.gates.plan import Plan
-from penstock.core.gates.record import Cursor, Evidence, GateRecord, Lane
-from penstock.core.gates.samples import PodFact, Series
+from penstock.core.gates.record import Arm, Cursor, Evidence, GateRecord, Lane
+from penstock.core.gates.samples import LULL, PodFact, Series
 from penstock.core.gates.scoring import score_labels, score_requests
 from penstock.core.gates.watching import faults
 
 PODS_AN_ARM = 64
 _FORGOTTEN = 600.0
+_FRESH = 45.0
+"""Seconds by which persisted evidence may lag: from a source without history, more would look like a gap (LULL)."""
 
 
 def begin(plan: Plan) -> Evidence:
@@ -70,7 +72,8 @@ def fold(
         milestones=evidence.milestones,
     )
     after = replace(after, faults=faults(plan, after, reading, pods, now))
-    if work.restarts or _landmarks(after) != _landmarks(evidence):
+    lag = (after.newest or 0.0) - (evidence.newest or 0.0)
+    if work.restarts or lag > _FRESH or _landmarks(after) != _landmarks(evidence):
         after = replace(after, milestones=after.milestones + 1)
     return after
 
@@ -118,19 +121,19 @@ class _Fold:
         """Take in all scrapes of one sample time, then see which blocks close."""
         cut_at = self.evidence.cut_at
         if cut_at is not None and at > cut_at:
-            self._score_requests(self.traffic.cut())
+            self._score_requests(self.traffic.cut(self.cursors))
             self.requests.block.drop()
             self.evidence = replace(self.evidence, cut_at=None, barrier=cut_at, blocks_at_weight=0, share=(0, 0))
-        for frame in frames:
-            if frame.pod not in self.refused:
-                self._frame(frame)
-        barrier = self.evidence.barrier
-        self._score_requests(self.traffic.settle(at, self.cursors, self.pods, barrier))
-        canary, total = self.requests.settle(at, self.cursors, self.pods, barrier)
+        read = [frame for frame in frames if frame.pod not in self.refused]
+        self._note_gaps(at, {frame.arm for frame in read})
+        self._take(read)
+        now = Instant(at, self.cursors, self.pods, self.evidence.resumed, self.evidence.barrier)
+        self._score_requests(self.traffic.settle(now))
+        canary, total = self.requests.settle(now)
         share = (self.evidence.share[0] + canary, self.evidence.share[1] + total)
         newest = at if self.evidence.newest is None else max(at, self.evidence.newest)
         self.evidence = replace(self.evidence, share=share, newest=newest)
-        closed = self.labels.settle(at, self.cursors, self.pods)
+        closed = self.labels.settle(now)
         if closed:
             self.evidence = score_labels(self.plan, self.evidence, closed)
 
@@ -151,10 +154,23 @@ class _Fold:
             labels=self.labels.block.lane(),
         )
 
-    def _frame(self, frame: Frame) -> None:
-        if not self.evidence.bounds and frame.arm == "stable" and self.plan.latency:
-            self._choose_bounds(frame)
-        step = advance(self.plan, self.cursors.get(frame.pod), frame, self.pods.get(frame.pod), self.evidence.watch)
+    def _note_gaps(self, at: float, arms: set[Arm]) -> None:
+        for arm in arms:
+            last = max((c.at for c in self.cursors.values() if c.arm == arm), default=at)
+            if at - last > LULL:
+                self.evidence = replace(self.evidence, resumed={**self.evidence.resumed, arm: at})
+
+    def _take(self, frames: Sequence[Frame]) -> None:
+        for frame in frames:
+            if not self.evidence.bounds and frame.arm == "stable" and self.plan.latency:
+                self._choose_bounds(frame)
+        watch = self.evidence.watch
+        steps = {f.pod: advance(self.plan, self.cursors.get(f.pod), f, self.pods.get(f.pod), watch) for f in frames}
+        self._score_requests(self.traffic.interrupt(steps, self.cursors, self.plan.born_warm))
+        for frame in frames:
+            self._count(frame, steps[frame.pod])
+
+    def _count(self, frame: Frame, step: Step) -> None:
         self.cursors[frame.pod] = step.cursor
         self.restarts += step.restarted
         if step.lost:
@@ -169,7 +185,7 @@ class _Fold:
         bounds = choose_bounds(self.plan, histogram(frame))
         if not bounds:
             return
-        self._score_requests(self.traffic.cut())
+        self._score_requests(self.traffic.cut(self.cursors))
         self.evidence = replace(
             self.evidence, bounds=bounds, watch=watched(self.plan, bounds), barrier=nextafter(frame.at, inf)
         )

@@ -6,10 +6,9 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from penstock.core.gates.frames import Reading
-from penstock.core.gates.lanes import SILENT
 from penstock.core.gates.plan import Plan
 from penstock.core.gates.record import Evidence, Fault
-from penstock.core.gates.samples import FEEDBACK, LATENCY, REQUESTS, PodFact
+from penstock.core.gates.samples import FEEDBACK, LATENCY, REQUESTS, SILENT, PodFact
 
 ABSENT_AFTER = 90.0
 _METRICS = {"errors": (REQUESTS,), "latency": (REQUESTS, LATENCY), "accuracy": (FEEDBACK,)}
