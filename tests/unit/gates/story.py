@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from penstock.core.gates.evidence import Evidence, Plan, start, update
+from penstock.core.gates.evidence import Evidence, Plan, mark_weight, start, update
 from penstock.core.gates.record import GateRecord
 from tests.unit.gates.fleet import ERRORS, START, Fleet, plan
 
@@ -38,8 +38,14 @@ class Story:
         return next(g for g in self.evidence.gates if g.name == "errors")
 
 
+def exposed(chosen: Plan) -> Evidence:
+    """No evidence yet of a canary that got weight just before the first scrape."""
+    return mark_weight(start(chosen), 5, START - 1)
+
+
 def story(stable: int = 2, canary: int = 1, **settings: object) -> Story:
     told = Story(plan(ERRORS, **{"block_seconds": 60.0, **settings}))
+    told.evidence = exposed(told.plan)
     for i in range(stable):
         told.fleet.add(f"s-{i}", "s1").serve(1000, bad=2)
     for i in range(canary):

@@ -19,7 +19,7 @@ from penstock.core.gates.evidence import (
     wanted_buckets,
 )
 from tests.unit.gates.fleet import ACCURACY, ERRORS, LATENCY_GATE, START, plan
-from tests.unit.gates.story import Story, counts, story
+from tests.unit.gates.story import Story, counts, exposed, story
 
 
 def test_a_block_closes_at_a_scrape_once_it_is_long_enough() -> None:
@@ -125,6 +125,40 @@ def test_at_low_traffic_five_minutes_of_readiness_are_enough() -> None:
     assert told.errors().blocks == 0
     told.tick(2)
     assert told.errors().blocks == 1
+
+
+@pytest.mark.parametrize("waited", [0, 60, 400])
+def test_a_canary_that_waited_without_weight_is_cold_when_it_gets_some(waited: int) -> None:
+    """Behind a leading hold, or paused while it loads: its first requests are slow and fail as any pod's."""
+    told = Story(plan(ERRORS, block_seconds=60.0, cold_start_requests=100, cold_start_seconds=60.0))
+    told.evidence = mark_weight(told.evidence, 0, START)
+    for name, revision, created in (("s-0", "s1", START - 9000), ("c-0", "c1", START - 60)):
+        told.fleet.add(name, revision, created)
+    for _ in range(waited // 15):
+        told.at += 15
+        told.fleet.pods["s-0"].serve(10)
+        told.fleet.scrape(told.at)
+        told.look()
+    told.evidence = mark_weight(told.evidence, 50, told.at)
+    told.tick(10, c_0=5)
+    assert told.errors().blocks == 0
+    told.tick(4)
+    assert counts(told.errors())[:2] == (40, 0)
+
+
+def test_at_low_traffic_five_minutes_of_weight_are_enough_for_a_canary_that_waited() -> None:
+    told = Story(plan(ERRORS, cold_start_requests=10_000, cold_start_seconds=60.0))
+    told.evidence = mark_weight(told.evidence, 0, START)
+    told.fleet.add("s-0", "s1")
+    told.fleet.add("c-0", "c1")
+    told.tick(20)
+    assert not told.evidence.cursors["c-0"].warm
+    assert told.evidence.cursors["s-0"].warm
+    told.evidence = mark_weight(told.evidence, 5, told.at)
+    told.tick(19)
+    assert not told.evidence.cursors["c-0"].warm
+    told.tick()
+    assert told.evidence.cursors["c-0"].warm
 
 
 def test_a_pod_that_is_not_ready_stays_cold() -> None:
@@ -405,7 +439,7 @@ def test_the_query_goes_back_to_the_oldest_live_cursor() -> None:
 def test_keeping_only_milestones_reaches_the_same_blocks_with_single_points() -> None:
     """A source that keeps no history: each look has one point per counter and begins from what was persisted."""
     told = story(cold_start_requests=100, cold_start_seconds=30.0)
-    kept = dump(start(told.plan))
+    kept = dump(exposed(told.plan))
     writes = 0
     for i in range(1, 41):
         at = START + 15 * i

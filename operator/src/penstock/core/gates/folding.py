@@ -164,8 +164,10 @@ class _Fold:
         for frame in frames:
             if not self.evidence.bounds and frame.arm == "stable" and self.plan.latency:
                 self._choose_bounds(frame)
-        watch = self.evidence.watch
-        steps = {f.pod: advance(self.plan, self.cursors.get(f.pod), f, self.pods.get(f.pod), watch) for f in frames}
+        watch, exposed = self.evidence.watch, self.evidence.exposed_at
+        steps = {
+            f.pod: advance(self.plan, self.cursors.get(f.pod), f, self.pods.get(f.pod), watch, exposed) for f in frames
+        }
         self._score_requests(self.traffic.interrupt(steps, self.cursors, self.plan.born_warm))
         for frame in frames:
             self._count(frame, steps[frame.pod])

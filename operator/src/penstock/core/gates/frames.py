@@ -162,8 +162,15 @@ class Step:
     lost: tuple[float, float] | None = None
 
 
-def advance(plan: Plan, cursor: Cursor | None, frame: Frame, fact: PodFact | None, watch: tuple[int, ...]) -> Step:
-    """Difference a scrape against the pod's previous one.
+def advance(
+    plan: Plan,
+    cursor: Cursor | None,
+    frame: Frame,
+    fact: PodFact | None,
+    watch: tuple[int, ...],
+    exposed_at: float | None = None,
+) -> Step:
+    """Difference a scrape against the pod's previous one. exposed_at: when the canary first got weight.
 
     A counter that fell means that the process restarted, and with it all counters of the pod: each then adds its
     whole value. The first scrape of a pod born after the rollout's start counts from 0; any other first scrape is
@@ -190,7 +197,8 @@ def advance(plan: Plan, cursor: Cursor | None, frame: Frame, fact: PodFact | Non
         base, bucket_base, label_base = outcomes, None, labels
     rise = {o: v - base.get(o, 0) for o, v in outcomes.items()}
     n = sum(rise.values())
-    warm = bool(cursor and cursor.warm and not restarted) or _warm(plan, sum(outcomes.values()), fact, frame.at)
+    warm = bool(cursor and cursor.warm and not restarted)
+    warm = warm or _warm(plan, sum(outcomes.values()), _in_use_since(frame.arm, fact, exposed_at), frame.at)
     return Step(
         Cursor(frame.arm, frame.at, outcomes, buckets, labels, warm),
         n,
@@ -239,15 +247,21 @@ def _restarted(cursor: Cursor, frame: Frame, buckets: tuple[int, ...] | None) ->
     return any(v < b for v, b in zip(buckets, cursor.buckets, strict=True))
 
 
-def _warm(plan: Plan, served: int, fact: PodFact | None, at: float) -> bool:
+def _in_use_since(arm: Arm, fact: PodFact | None, exposed_at: float | None) -> float | None:
+    """When requests could first reach the pod: a canary that waits at weight 0, however long, stays cold."""
+    if fact is None or fact.ready_since is None:
+        return None
+    if arm == "stable":
+        return fact.ready_since
+    return None if exposed_at is None else max(fact.ready_since, exposed_at)
+
+
+def _warm(plan: Plan, served: int, since: float | None, at: float) -> bool:
     if plan.born_warm:
         return True
-    if fact is None or fact.ready_since is None:
+    if since is None or at - since < plan.cold_start_seconds:
         return False
-    ready = at - fact.ready_since
-    if ready < plan.cold_start_seconds:
-        return False
-    return served >= plan.cold_start_requests or ready >= plan.cold_start_max_seconds
+    return served >= plan.cold_start_requests or at - since >= plan.cold_start_max_seconds
 
 
 def histogram(frame: Frame) -> Mapping[int, int]:

@@ -105,8 +105,9 @@ class Evidence:
     """All that is known of a rollout; made by `start`, `update`, `blind` and `mark_weight` only.
 
     blocks: closed blocks so far. milestones: counts all that later samples cannot tell again, so when to persist.
-    newest: latest sample time used. resumed: by arm, the first sample time after a gap of all its pods. shown: which arm has ever exposed which metric, as "arm metric". share: canary
-    and all requests since the weight was last marked, over synchronous windows. weight in percent, since weight_at;
+    newest: latest sample time used. resumed: by arm, the first sample time after a gap of all its pods. shown: which
+    arm has ever exposed which metric, as "arm metric". share: canary and all requests since the weight was last
+    marked, over synchronous windows. weight in percent, since weight_at;
     exposed_at: when it was first above 0. cut_at: a changed weight still to be met in the samples; no window begins
     before barrier. gap: the last stretch of sample time discarded for being too long. partial: more than 64 pods an
     arm, a fixed subset is read.
