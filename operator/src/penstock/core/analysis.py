@@ -76,7 +76,8 @@ def resume(name: str, plan: Plan, live: Object | None) -> Running:
     if live is None or not status.get("evidence"):
         return Running(name, plan, ev.start(plan), int(status.get("seq", 0)), live)
     kept = replace(ev.load_plan(live["spec"]["plan"]), comparisons=plan.comparisons)
-    return Running(name, kept, ev.load(status["evidence"]), int(status.get("seq", 0)), live)
+    evidence = ev.adopt(kept, ev.load(status["evidence"]))
+    return Running(name, kept, evidence, int(status.get("seq", 0)), live)
 
 
 def pod_facts(revisions: Sequence[Revision | None]) -> dict[str, PodFact]:

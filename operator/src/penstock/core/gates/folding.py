@@ -9,7 +9,7 @@ from itertools import groupby
 from math import inf, nextafter
 
 from penstock.core.gates.frames import Frame, Step, advance, histogram, read
-from penstock.core.gates.grid import choose_bounds, fixed_bounds, watched
+from penstock.core.gates.grid import choose_bounds, fixed_bounds, on_grid, watched
 from penstock.core.gates.lanes import Instant, Labels, Requests, Traffic
 from penstock.core.gates.plan import Plan
 from penstock.core.gates.record import Arm, Cursor, Evidence, GateRecord, Lane
@@ -35,14 +35,22 @@ def begin(plan: Plan) -> Evidence:
 
 
 def adopt(plan: Plan, evidence: Evidence) -> Evidence:
-    """Evidence fitted to a plan whose comparisons were edited: gates of the same statistics keep theirs."""
-    if [(g.name, g.key) for g in evidence.gates] == [(c.name, c.key) for c in plan.comparisons]:
+    """Evidence fitted to a plan whose comparisons were edited: gates of the same statistics keep theirs.
+
+    Bounds chosen for a narrower ratio may lie so high that a wider one leaves the grid: then all latency gates start
+    anew, with bounds chosen for it.
+    """
+    fits = on_grid(plan, evidence.bounds, evidence.watch)
+    if fits and [(g.name, g.key) for g in evidence.gates] == [(c.name, c.key) for c in plan.comparisons]:
         return evidence
-    known = {(g.name, g.key): g for g in evidence.gates}
+    known = {(g.name, g.key): g for g in evidence.gates if fits or not g.key.startswith("latency/")}
     gates = tuple(known.get((c.name, c.key), GateRecord(c.name, c.key)) for c in plan.comparisons)
     evidence = replace(evidence, gates=gates)
+    if not fits:
+        bounds = fixed_bounds(plan)
+        evidence = replace(evidence, bounds=bounds, bounds_settled=bool(bounds))
     needed = watched(plan, evidence.bounds)
-    if set(needed) <= set(evidence.watch):
+    if fits and set(needed) <= set(evidence.watch):
         return evidence
     cursors = {p: replace(c, buckets=None) for p, c in evidence.cursors.items()}
     barrier = None if evidence.newest is None else nextafter(evidence.newest, inf)

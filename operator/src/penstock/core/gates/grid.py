@@ -96,6 +96,12 @@ def watched(plan: Plan, bounds: tuple[Bound, ...]) -> tuple[int, ...]:
     return (*sorted(ks | {0}), INFINITE)
 
 
+def on_grid(plan: Plan, bounds: tuple[Bound, ...], watch: tuple[int, ...]) -> bool:
+    """Whether the canary's bounds, shifted by every gate's ratio, exist, and whether all that is watched does."""
+    places = list(watch)
+    return all(b.k <= _highest(plan) for b in bounds) and places == sorted({k for k in places if 0 <= k <= INFINITE})
+
+
 def _misfit(slower: float, level: float) -> float:
     return abs(log(max(slower, 1e-9)) - log(1 - level))
 
