@@ -106,7 +106,7 @@ def measure(running: Running, evidence: Evidence, weight: int, now: float, *, ex
         name=running.name,
         seq=running.seq,
         blind=outcome.verdict == gates.Verdict.CANNOT_MEASURE,
-        fresh_requests=canary_n,
+        fresh_requests=evidence.share[0],
         observed_weight=100 * canary_n / total if total else None,
         share_is_right=is_right or not exact,
     )

@@ -33,7 +33,7 @@ _LANES = ("traffic", "labels", "requests")
 
 
 def dump(evidence: Evidence) -> dict[str, Any]:
-    """JSON-able form; with 64 pods an arm at most 64 KiB as compact JSON."""
+    """JSON-able form; with 64 pods an arm and 4 latency gates at most 64 KiB as compact JSON."""
     outcomes = sorted({o for c in evidence.cursors.values() for o in c.outcomes})
     data: dict[str, Any] = {"version": VERSION, "outcomes": outcomes}
     data["pods"] = [

@@ -113,17 +113,26 @@ class _Fold:
         self.requests = Requests(evidence.requests, plan.feedback_block_seconds)
         self.labels = Labels(evidence.labels, plan.feedback_block_seconds)
         self.refused: set[str] = set()
+        self.partial = False
         self.restarts = 0
 
     def admit(self, frames: Sequence[Frame]) -> None:
-        """Beyond 64 pods an arm read a subset, chosen by hash and then kept."""
-        for arm in ("stable", "canary"):
-            known = sum(c.arm == arm for c in self.cursors.values())
+        """Beyond 64 living pods an arm read a subset, chosen by hash and then kept.
+
+        Deleted ones, whose last scrapes are still to be read, take no place of the living.
+        """
+        for arm, revision in (("stable", self.plan.stable), ("canary", self.plan.canary)):
             fresh = {f.pod for f in frames if f.arm == arm and f.pod not in self.cursors}
-            ranked = sorted(fresh, key=lambda pod: sha256(pod.encode()).digest())
-            self.refused.update(ranked[max(0, PODS_AN_ARM - known) :])
-        if self.refused:
-            self.evidence = replace(self.evidence, partial=True)
+            for alive in (True, False):
+                known = sum(c.arm == arm and (p in self.pods) == alive for p, c in self.cursors.items())
+                mine = (pod for pod in fresh if (pod in self.pods) == alive)
+                ranked = sorted(mine, key=lambda pod: sha256(pod.encode()).digest())
+                self.refused.update(ranked[max(0, PODS_AN_ARM - known) :])
+            if sum(fact.revision == revision for fact in self.pods.values()) > PODS_AN_ARM:
+                self.partial = True
+        if self.evidence.partial and not self.partial:
+            self.evidence = replace(self.evidence, share=(0, 0))  # of a subset
+        self.evidence = replace(self.evidence, partial=self.partial)
 
     def instant(self, at: float, frames: Sequence[Frame]) -> None:
         """Take in all scrapes of one sample time, then see which blocks close."""

@@ -109,8 +109,8 @@ class Evidence:
     arm has ever exposed which metric, as "arm metric". share: canary and all requests since the weight was last
     marked, over synchronous windows. weight in percent, since weight_at;
     exposed_at: when it was first above 0. cut_at: a changed weight still to be met in the samples; no window begins
-    before barrier. gap: the last stretch of sample time discarded for being too long. partial: more than 64 pods an
-    arm, a fixed subset is read.
+    before barrier. gap: the last stretch of sample time discarded for being too long. partial: an arm has more than
+    64 pods now, of which a fixed subset is read.
     """
 
     gates: tuple[GateRecord, ...] = ()
