@@ -112,7 +112,8 @@ def mark_weight(evidence: Evidence, weight: float, at: float) -> Evidence:
 def observed_share(evidence: Evidence, since: float | None = None) -> tuple[int, int]:
     """(canary requests, all requests) over synchronous windows since the weight was last marked.
 
-    (0, 0) = no share can be told: nothing counted yet, only a subset of pods is read, or `since` is later than that mark.
+    (0, 0) = no share can be told: nothing counted yet, only a subset of pods is read, or `since` is later than that
+    mark.
     """
     marked = evidence.weight_at
     if evidence.partial or (since is not None and marked is not None and since > marked):
