@@ -13,7 +13,7 @@ from math import isfinite
 from penstock.core.gates.grid import INFINITE, place
 from penstock.core.gates.plan import Plan
 from penstock.core.gates.record import Arm, Cursor
-from penstock.core.gates.samples import FEEDBACK, LATENCY, REQUESTS, PodFact, Series
+from penstock.core.gates.samples import FEEDBACK, LATENCY, REQUESTS, SILENT, PodFact, Series
 
 LONGEST_GAP = 6 * 3600.0
 _LABEL_SLOTS = {
@@ -50,7 +50,7 @@ class Reading:
 @dataclass(slots=True)
 class _Pod:
     arm: Arm | None = None
-    series: dict[tuple[str, str | int], Series] = field(default_factory=dict)
+    series: dict[tuple[str, str | int], list[Series]] = field(default_factory=dict)
     last: dict[str, float] = field(default_factory=dict)
     created: float | None = None
 
@@ -73,21 +73,34 @@ def read(
         pod = by_pod.setdefault(item.pod, _Pod())
         if family != FEEDBACK:
             pod.arm = _arm(plan, item.revision)
-        if (family, key) in pod.series:
-            reading.doubled.setdefault(family, set()).add(item.pod)
-        pod.series[family, key] = item
+        pod.series.setdefault((family, key), []).append(item)
         pod.last[family] = max(pod.last.get(family, 0.0), item.points[-1][0])
         if family == REQUESTS and item.created is not None:
             pod.created = item.created if pod.created is None else min(pod.created, item.created)
+    newest = max((at for pod in by_pod.values() for at in pod.last.values()), default=0.0)
     for name, pod in by_pod.items():
         fact = pods.get(name)
         arm = pod.arm or (_arm(plan, fact.revision) if fact else None)
         reading.shown.update(f"{arm} {family}" for family in pod.last)
-        if any(name in names for names in reading.doubled.values()):
+        doubled = _only_what_goes_on(pod)
+        for family in doubled if newest - max(pod.last.values()) <= SILENT else ():
+            reading.doubled.setdefault(family, set()).add(name)
+        if doubled:
             continue
         reading.frames.extend(_frames(name, arm or "stable", pod, cursors.get(name)))
     reading.frames.sort(key=lambda f: (f.at, f.pod))
     return reading
+
+
+def _only_what_goes_on(pod: _Pod) -> set[str]:
+    """Leave one series to each counter, where the others ended long before it; the metrics where more go on."""
+    doubled = set()
+    for (family, _), found in pod.series.items():
+        last = max(item.points[-1][0] for item in found)
+        found[:] = [item for item in found if last - item.points[-1][0] <= SILENT]
+        if len(found) > 1:
+            doubled.add(family)
+    return doubled
 
 
 def _arm(plan: Plan, revision: str) -> Arm | None:
@@ -121,7 +134,7 @@ def _frames(name: str, arm: Arm, pod: _Pod, cursor: Cursor | None) -> Sequence[F
     since = cursor.at if cursor else float("-inf")
     horizon = min(pod.last.values())
     frames: dict[float, Frame] = {}
-    for (family, key), item in pod.series.items():
+    for (family, key), (item,) in pod.series.items():
         for at, value in reversed(item.points):
             if at <= since:
                 break
