@@ -396,7 +396,7 @@ def test_bounds_come_from_stables_latency_of_late_and_narrow_the_query() -> None
     pod = told.fleet.add("s-0", "s1")
     pod.serve(5000, seconds=spread(1.0, 5000))  # the pod's start, or a busier time of day
     told.tick()
-    assert told.evidence.bounds == ()
+    assert not told.evidence.bounds
     pod.serve(1000, seconds=spread(0.02))
     told.tick()
     assert [b.level for b in told.evidence.bounds] == [0.5, 0.9, 0.99]
@@ -412,7 +412,7 @@ def test_where_little_happens_a_pods_whole_life_is_asked_after_one_block() -> No
     told = Story(plan(LATENCY_GATE, block_seconds=60.0))
     told.fleet.add("s-0", "s1").serve(1000, seconds=spread(0.05))
     told.tick(4)
-    assert told.evidence.bounds == ()
+    assert not told.evidence.bounds
     told.tick()
     assert told.evidence.bounds[0].seconds == pytest.approx(0.05, rel=0.1)
 
