@@ -18,7 +18,8 @@ NOW = START + SECONDS
 
 @dataclass(frozen=True)
 class Tale:
-    """A fleet that has lived through restarts, missed scrapes, late pods and skewed scrape times."""
+    """A fleet that has lived through restarts, missed scrapes, late pods and skewed scrape times, and where its seed
+    is odd an outage of the source."""
 
     fleet: Fleet
     plan: Plan
@@ -44,7 +45,8 @@ def tale(seed: int) -> Tale:
             bad = rng.randint(0, n // 10)
             pod.serve(n, bad=bad, seconds=[0.02 * rng.lognormvariate(0, 0.4) for _ in range(n - bad)])
             pod.label(rng.choice(("s1", "c1")), rng.randint(0, 20), rng.randint(0, 2))
-            if rng.random() > 0.1:
+            away = seed % 2 and 300 <= 15 * i < 480
+            if rng.random() > 0.1 and not away:
                 pod.scrape(at)
     chosen = plan(block_seconds=rng.choice((15.0, 60.0)), cold_start_requests=40, cold_start_seconds=20.0)
     return Tale(fleet, chosen, START + rng.randint(200, 400))

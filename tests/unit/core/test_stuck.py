@@ -105,3 +105,20 @@ def test_a_canary_that_was_ready_in_the_last_moment_has_its_time_to_be_compared(
     assert not degraded(scenario.status)
     scenario.inspector.metadata = metadata  # type: ignore[method-assign]
     scenario.run_until(served_by(V2))
+
+
+def test_time_on_hold_does_not_count_for_pods_that_are_waited_for() -> None:
+    scenario = deployed(Scenario())
+    rollout = {**spec()["rollout"], "steps": [{"weight": 5}, {"weight": 50}]}
+    scenario.apply(spec(V2, rollout=rollout))
+    scenario.run_until(stepping(5))
+    full_nodes(scenario)
+    scenario.run_until(lambda s: s.traffic is not None and s.traffic.desired_weight == 50)
+    scenario.apply(spec(V2, rollout=rollout, paused=True))
+    minutes(scenario, 30)
+    scenario.apply(spec(V2, rollout=rollout))
+    minutes(scenario, 8)
+    assert scenario.status.phase == Phase.PROGRESSING
+    assert find_condition(scenario.status.conditions, "Stalled") is None
+    minutes(scenario, 4)
+    assert degraded(scenario.status)

@@ -76,6 +76,19 @@ def test_an_outage_of_the_metrics_freezes_the_weight_and_decides_nothing() -> No
     assert uri_of_stable(scenario.run_until(served_by(V2))) == V2
 
 
+def test_a_gate_added_while_the_metrics_are_away_is_judged_blind_as_the_others() -> None:
+    scenario = under_way(Scenario())
+    scenario.metrics.down = "connection refused"
+    latency = {"name": "latency", "compare": {"signal": "latency", "maxRatio": 1.2}, "required": False}
+    gates = [*spec()["rollout"]["gates"], latency]
+    scenario.apply(spec(V2, rollout={**spec()["rollout"], "gates": gates}))
+    scenario.tick()
+    gates_seen = scenario.status.rollout.gates if scenario.status.rollout else ()
+    assert {g.name: g.verdict for g in gates_seen} == dict.fromkeys(("accuracy", "errors", "latency"), "CannotMeasure")
+    scenario.metrics.down = None
+    assert uri_of_stable(scenario.run_until(served_by(V2))) == V2
+
+
 def test_the_deadline_stands_still_while_blind() -> None:
     scenario = deployed(Scenario(requests_per_second=2))
     rollout = {**spec()["rollout"], "maxDuration": "10m", "onInconclusive": "Rollback"}
@@ -224,7 +237,10 @@ def test_a_lost_status_tells_who_serves_until_a_human_decides() -> None:
     status = scenario.status
     available = find_condition(status.conditions, "Available")
     assert available is not None
-    assert (available.status, status.message.split(".")[0]) == ("True", f"Traffic stays as it is: {second} 100 %")
+    assert (available.status, (status.message or "").split(".")[0]) == (
+        "True",
+        f"Traffic stays as it is: {second} 100 %",
+    )
 
     # as the message says: the spec that is to serve, then the other revision goes
     scenario.apply(spec(V1))
@@ -278,12 +294,11 @@ def test_a_canary_whose_pods_all_break_goes_without_any_metric() -> None:
 
 
 def break_stable(scenario: Scenario) -> None:
-    """Every pod of stable is down, and no kubelet brings it back."""
+    """Every pod of stable crashes again and again."""
     scenario.kubelet_works = False
     stable = scenario.status.stable
     assert stable is not None
-    for pod in scenario.cluster.all(POD, NAMESPACE, {"penstock.dev/revision": str(stable.revision)}):
-        scenario.cluster.set_status(Ref(POD, NAMESPACE, pod["metadata"]["name"]), {"phase": "Failed"})
+    scenario.kubelet.fail_load(Ref(DEPLOYMENT, NAMESPACE, f"{NAME}-{stable.revision}"), "Crash", "segmentation fault")
 
 
 def test_a_failing_canary_stays_while_stable_has_no_pod_to_go_back_to() -> None:

@@ -17,7 +17,7 @@ from penstock.core.world import World
 def weight_is_out_of_reach(world: World) -> bool:
     """The weight that acts cannot be made any more. Where stable serves nobody, the canary's share is all there is."""
     traffic = world.status.traffic
-    if traffic is None or s.is_suspended(world) or s.is_hotfix(world):
+    if traffic is None or s.is_suspended(world) or s.stable_is_down(world):
         return False
     return not s.can_be_made(world, traffic.applied_weight or 0)
 

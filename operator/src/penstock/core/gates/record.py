@@ -51,6 +51,15 @@ class Lane:
 
 
 @dataclass(frozen=True, slots=True)
+class Baseline:
+    """A stable pod's cumulative histogram, by grid index, at its sample time `at`: latency of late counts from here."""
+
+    pod: str
+    at: float
+    counts: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class GateRecord:
     """One gate: its e-processes (None before its first block), what went in, and between which sample times.
 
@@ -105,11 +114,13 @@ class Evidence:
     """All that is known of a rollout; made by `start`, `update`, `blind` and `mark_weight` only.
 
     blocks: closed blocks so far. milestones: counts all that later samples cannot tell again, so when to persist.
-    newest: latest sample time used. shown: which arm has ever exposed which metric, as "arm metric". share: canary
-    and all requests since the weight was last marked, over synchronous windows. weight in percent, since weight_at;
+    newest: latest sample time used. resumed: by arm, the first sample time after a gap of all its pods. shown: which
+    arm has ever exposed which metric, as "arm metric". share: canary and all requests since the weight was last
+    marked, over synchronous windows. weight in percent, since weight_at;
     exposed_at: when it was first above 0. cut_at: a changed weight still to be met in the samples; no window begins
-    before barrier. gap: the last stretch of sample time discarded for being too long. partial: more than 64 pods an
-    arm, a fixed subset is read.
+    before barrier. baseline: only until bounds are
+    chosen. gap: the last stretch of sample time discarded for being too long. partial: an arm has more than
+    64 pods now, of which a fixed subset is read.
     """
 
     gates: tuple[GateRecord, ...] = ()
@@ -120,6 +131,7 @@ class Evidence:
     bounds: tuple[Bound, ...] = ()
     watch: tuple[int, ...] = ()
     bounds_settled: bool = False
+    baseline: Baseline | None = None
     error_history: tuple[int, int] = (0, 0)
     label_history: tuple[int, int] = (0, 0)
     weight: float | None = None
@@ -130,6 +142,7 @@ class Evidence:
     blocks_at_weight: int = 0
     share: tuple[int, int] = (0, 0)
     newest: float | None = None
+    resumed: Mapping[Arm, float] = field(default_factory=dict)
     shown: tuple[str, ...] = ()
     blind_since: float | None = None
     blind_reason: str = ""
