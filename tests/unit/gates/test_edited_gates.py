@@ -7,9 +7,9 @@ from dataclasses import replace
 
 import pytest
 
-from penstock.core.gates.evidence import Comparison, Evidence, adopt, dump, judge, load, update, wanted_buckets
+from penstock.core.gates.evidence import Comparison, Evidence, Plan, adopt, dump, judge, load, update, wanted_buckets
 from penstock.core.gates.grid import GRID, INFINITE
-from tests.unit.gates.fleet import ERRORS, LATENCY_GATE, START, Plan, plan
+from tests.unit.gates.fleet import ERRORS, LATENCY_GATE, START, plan
 from tests.unit.gates.story import Story, exposed
 
 WIDER = Comparison("wider", "latency", 3.0, tolerance=1.1)
