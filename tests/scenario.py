@@ -7,6 +7,7 @@ Time stands still but for `tick`, so a story of hours takes milliseconds and is 
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -204,7 +205,7 @@ class Scenario:
             uri = deployment["spec"]["template"]["spec"]["initContainers"][0]["args"][2]
             behaviour = self.behaviours.get(uri, Behaviour())
             if behaviour.loads:
-                self.kubelet.make_ready(deployment, digest="sha256:" + f"{abs(hash(uri)):064x}"[:64])
+                self.kubelet.make_ready(deployment, digest=digest_of(uri))
             else:
                 self.kubelet.fail_load(deployment, behaviour.reason, "protobuf parsing failed")
         if self.gateway_works and self.cluster.peek(Ref(HTTP_ROUTE, NAMESPACE, NAME)):
@@ -269,6 +270,11 @@ class Scenario:
         ]
 
 
+def digest_of(uri: str) -> str:
+    """The digest that every pod of a uri's revision reports."""
+    return f"sha256:{hashlib.sha256(uri.encode()).hexdigest()}"
+
+
 def _is_ready(pod: Object) -> bool:
     conditions = pod.get("status", {}).get("conditions", ())
     return any(c["type"] == "Ready" and c["status"] == "True" for c in conditions)
@@ -279,4 +285,4 @@ def outcomes(status: Status) -> list[str]:
     return [str(h.outcome) for h in reversed(status.history)]
 
 
-__all__ = ["GATEWAY", "KEY", "QUICK", "REF", "Behaviour", "Crash", "Scenario", "outcomes", "spec"]
+__all__ = ["GATEWAY", "KEY", "QUICK", "REF", "Behaviour", "Crash", "Scenario", "digest_of", "outcomes", "spec"]

@@ -88,11 +88,21 @@ def _revive() -> bool:
         addresses = _remembered_addresses()
         # Docker gives the lowest free address to whoever starts first, and the nodes must get theirs back
         for name in sorted((one.lstrip("/") for one in stopped), key=lambda one: addresses.get(one, (0,))):
-            docker("start", name)
+            _start(name)
     if _wait("the cluster's API server", kube.answers, RESTART_S if stopped else 20.0):
         return True
     say(f"cluster {cluster_name()} does not answer: making it anew")
     return False
+
+
+def _start(node: str) -> None:
+    try:
+        docker("start", node)
+    except Problem as problem:
+        raise Problem(
+            f"the stopped cluster {cluster_name()} does not start: {problem.what}",
+            "if a port of it is taken, free it; else e2e/cluster/down, then up makes it anew with other ports",
+        ) from None
 
 
 def _remembered_addresses() -> dict[str, tuple[int, ...]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -13,12 +14,13 @@ from e2e.cluster.console import Problem, say
 from e2e.cluster.places import cluster_name
 from e2e.demo import models, plot, prepare, screen, wrapup
 from e2e.demo.journal import Journal
-from e2e.demo.kube import Window
+from e2e.demo.kube import Unreachable, Window
 from e2e.demo.settings import DEMO_LOGS, MODEL, NAMESPACE, Options
-from e2e.demo.story import Story
+from e2e.demo.story import Story, kubectl_line
 from e2e.demo.watch import Watcher
 
 OUTCOMES = {1, 2, 3, 4, 5, 6, 7}
+LOOK = f"{kubectl_line()} describe mdep -n {NAMESPACE} {MODEL}"
 
 
 def parse(words: list[str] | None = None) -> Options:
@@ -58,8 +60,8 @@ def play(options: Options) -> bool:
         raise
     finally:
         window.close()
-        plot.draw(journal, options.plot)
-        wrapup.show(wrapup.console(), story.results, story.report, options.plot)
+        problem = plot.try_to_draw(journal, options.plot)
+        wrapup.show(wrapup.console(), story.results, story.report, problem or f"{options.plot}")
         say(f"the story took {time.monotonic() - started:.0f} s")
     return {result.number for result in story.results if result.seen} >= OUTCOMES
 
@@ -72,12 +74,22 @@ def main() -> int:
     try:
         return 0 if play(options) else 1
     except Problem as problem:
-        hint = problem.fix or f"kubectl describe mdep -n {NAMESPACE} {MODEL}; make demo plays it again from the start"
-        say(f"error: {problem.what}\n  do this: {hint}\n  logs: {DEMO_LOGS}")
-        return 1
+        hint = problem.fix or f"see the logs; make demo goes on from here; to look around: {LOOK}"
+        return _failed(problem.what, hint)
+    except Unreachable as error:
+        return _failed(f"the cluster's API server does not answer: {error}", f"make demo plays it again; or {LOOK}")
+    except OSError as error:
+        return _failed(f"{error.strerror or error}: {error.filename or ''}", "make room or mend that, then make demo")
+    except (RuntimeError, subprocess.SubprocessError) as error:
+        return _failed(str(error), f"make demo plays it again from the start; to look around: {LOOK}")
     except KeyboardInterrupt:
         say("stopped; the cluster stays: make demo goes on with it, make down removes it")
         return 130
+
+
+def _failed(what: str, fix: str) -> int:
+    say(f"error: {what}\n  do this: {fix}\n  logs: {DEMO_LOGS}")
+    return 1
 
 
 if __name__ == "__main__":

@@ -59,6 +59,15 @@ def _line(by_index: Mapping[int, Sequence[Mapping[str, Any]]], what: str) -> Lin
     return Line(x, y)
 
 
+def try_to_draw(journal: Journal, path: Path) -> str:
+    """`draw`; why there is no picture, or nothing: a folder that cannot be written to must not hide what was seen."""
+    try:
+        draw(journal, path)
+    except OSError as error:
+        return f"{path} could not be written ({error.strerror}); another place: e2e/demo/run --plot FILE"
+    return ""
+
+
 def draw(journal: Journal, path: Path) -> None:
     """Write the PNG. Needs matplotlib, no display."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from e2e.cluster.console import Problem
-from e2e.cluster.places import ROOT
+from e2e.cluster.places import CACHE, ROOT, kubeconfig
 from e2e.demo import prepare
 from e2e.demo.chapters import AFTER_TRAFFIC, FIRST, Chapter
 from e2e.demo.journal import Journal, Sighting, answers
@@ -87,12 +87,15 @@ class Story:
             steady = steady + 1 if flows and not fails else 0
         if not line["feedback"].get("accepted"):
             raise Problem(
-                f"labels do not arrive: {line['feedback'] or 'no answer'}", "see the logs of the model's pods"
+                f"labels do not arrive: {line['feedback'] or 'no answer'}",
+                f"{kubectl_line()} logs -n {NAMESPACE} -l penstock.dev/model={MODEL}",
             )
         route = self.window.get(_route_path())
         accepted = [c for p in (route or {}).get("status", {}).get("parents", []) for c in p["conditions"]]
         if not any(c["type"] == "Accepted" and c["status"] == "True" for c in accepted):
-            raise Problem("the HTTPRoute is not accepted by the Gateway", f"kubectl describe httproute -n {NAMESPACE}")
+            raise Problem(
+                "the HTTPRoute is not accepted by the Gateway", f"{kubectl_line()} describe httproute -n {NAMESPACE}"
+            )
         revision = next(iter(route_weights(route)), "").removeprefix(f"{MODEL}-")
         answered, wrong = answers(self.journal.seconds, revision)
         told = (
@@ -240,6 +243,11 @@ def _traffic_trouble(line: dict[str, Any]) -> str:
         return "the load generator says nothing"
     last = line["last_failures"][-1] if line["last_failures"] else {}
     return f"{line['ok']} answers, {line['failed']} failures {line['failures']}; the last: {last.get('detail', '-')}"
+
+
+def kubectl_line() -> str:
+    """kubectl as it is to be typed, with its path and this cluster's kubeconfig."""
+    return f"{CACHE / 'bin' / 'kubectl'} --kubeconfig {kubeconfig()}"
 
 
 def _curl() -> str:

@@ -74,12 +74,11 @@ End it:
   make down"""
 
 
-def show(console: Console, results: Sequence[Result], report: Mapping[str, Any], plot: Path) -> None:
+def show(console: Console, results: Sequence[Result], report: Mapping[str, Any], plot: str) -> None:
     """Print the table, the count, and how to go on."""
     console.print(table(results))
     console.print(f"Load generator: {traffic(report)}", highlight=False)
-    if plot.exists():
-        console.print(f"Weight, accuracy and latency over time: {plot}", highlight=False)
+    console.print(f"Weight, accuracy and latency over time: {plot}", highlight=False)
     console.print()
     console.print(how_to_go_on(), highlight=False, markup=False, soft_wrap=True)
 

@@ -32,6 +32,7 @@ from penstock.core.objects import (
 from penstock.ports import ClusterError, Conflict, Invalid
 from tests.fakes.copying import copied
 
+from .bounds import violations
 from .clock import FakeClock
 from .merge import applied
 
@@ -122,6 +123,8 @@ class FakeCluster:
         """See `Cluster.replace_status`."""
         ref = ref_of(obj)
         self._begin("replace_status", ref)
+        if broken := violations(ref.kind, obj):
+            raise Invalid(f"{ref}: {'; '.join(broken)}")
         meta = obj["metadata"]
         live = self._fenced(ref, Fence(meta.get("uid"), meta["resourceVersion"]))
         changed = self._store(ref, live, {**live, "status": copied(obj.get("status", {}))}, status=True)

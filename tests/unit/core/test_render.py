@@ -63,4 +63,4 @@ def test_no_container_of_a_runtime_gets_more_rights_than_the_server() -> None:
 @pytest.mark.parametrize("field", ["hostNetwork", "hostPID", "hostIPC"])
 def test_a_runtime_that_asks_for_the_nodes_namespaces_is_refused(field: str) -> None:
     with pytest.raises(Unrenderable, match=field):
-        pod_of(**{field: True})
+        pod_of(None, **{field: True})

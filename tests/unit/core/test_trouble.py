@@ -237,7 +237,10 @@ def test_a_lost_status_tells_who_serves_until_a_human_decides() -> None:
     status = scenario.status
     available = find_condition(status.conditions, "Available")
     assert available is not None
-    assert (available.status, status.message.split(".")[0]) == ("True", f"Traffic stays as it is: {second} 100 %")
+    assert (available.status, (status.message or "").split(".")[0]) == (
+        "True",
+        f"Traffic stays as it is: {second} 100 %",
+    )
 
     # as the message says: the spec that is to serve, then the other revision goes
     scenario.apply(spec(V1))
@@ -291,12 +294,11 @@ def test_a_canary_whose_pods_all_break_goes_without_any_metric() -> None:
 
 
 def break_stable(scenario: Scenario) -> None:
-    """Every pod of stable is down, and no kubelet brings it back."""
+    """Every pod of stable crashes again and again."""
     scenario.kubelet_works = False
     stable = scenario.status.stable
     assert stable is not None
-    for pod in scenario.cluster.all(POD, NAMESPACE, {"penstock.dev/revision": str(stable.revision)}):
-        scenario.cluster.set_status(Ref(POD, NAMESPACE, pod["metadata"]["name"]), {"phase": "Failed"})
+    scenario.kubelet.fail_load(Ref(DEPLOYMENT, NAMESPACE, f"{NAME}-{stable.revision}"), "Crash", "segmentation fault")
 
 
 def test_a_failing_canary_stays_while_stable_has_no_pod_to_go_back_to() -> None:

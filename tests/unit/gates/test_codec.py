@@ -46,6 +46,15 @@ def test_an_empty_start_survives() -> None:
     assert load(json.loads(json.dumps(dump(start(plan()))))) == start(plan())
 
 
+def test_a_start_that_still_looks_at_stables_latency_survives() -> None:
+    fleet, chosen = Fleet(), plan()
+    fleet.add("s-0", "s1").serve(10_000_000)
+    fleet.scrape(START)
+    evidence = update(chosen, start(chosen), fleet.series(), fleet.facts(), START)
+    assert evidence.baseline is not None
+    assert load(json.loads(json.dumps(dump(evidence)))) == evidence
+
+
 def test_a_plan_survives() -> None:
     chosen = plan(latency_bounds=(0.05, 0.1), alpha=0.01)
     assert load_plan(json.loads(json.dumps(dump_plan(chosen)))) == chosen

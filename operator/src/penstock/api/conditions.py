@@ -52,6 +52,7 @@ class Reason(StrEnum):
     HOLDING = "Holding"
     PROMOTING = "Promoting"
     PAUSED = "Paused"
+    RESUMED = "Resumed"
     PAUSE_STEP = "PauseStep"
     SUSPENDED = "Suspended"
     # how rollouts end

@@ -196,6 +196,8 @@ class RolloutStatus(ApiModel):
     """Where each gate stands."""
     blind_since: Timestamp | None = None
     """Since when nothing can be measured; absent when it can."""
+    held_since: Timestamp | None = None
+    """Since when a human holds the rollout (paused, no replicas, a pause step): its clocks stand still; else absent."""
     reverting: bool | None = None
     """Whether this goes straight to a revision that was healthy lately, past steps and gates."""
     reported_at: Timestamp | None = None

@@ -179,9 +179,10 @@ def renumber(world: World) -> Move:
     """The steps were edited: go on at the first one whose weight is at least the current one."""
     plan = strategy(world)
     weight = (world.status.traffic.applied_weight if world.status.traffic else 0) or 0
-    index = plan.index_for(weight)
-    if index >= len(plan.steps):
+    if not plan.steps:
         return _promoting(world, "no step is left after the edit")
+    # Where all of them are smaller now, the last one: 100 % is for a canary that has proven itself.
+    index = min(plan.index_for(weight), len(plan.steps) - 1)
     changes: Mapping[str, Any] = {
         "step_index": index,
         "step": step_label(world, index),
@@ -200,22 +201,6 @@ def _promoting(world: World, why: str) -> Move:
     )  # fmt: skip
     status = _with(world.status, rollout=rollout, traffic=_traffic(world, desired_weight=100))
     return Move(status, Reason.PROMOTING, f"revision {_canary(world)} is scaled to full size for 100 %: {why}")
-
-
-def note_blindness(world: World) -> Move:
-    """Nothing can be measured: the weight freezes and clocks stand still."""
-    status = _with(world.status, rollout=_rollout(world, blind_since=Timestamp.at(world.now)))
-    message = world.measurement.message if world.measurement else ""
-    return Move(status, Reason.CANNOT_MEASURE, f"frozen at the current weight: {message}", warning=True)
-
-
-def note_sight(world: World) -> Move:
-    """Measuring works again: the time without sight does not count."""
-    rollout = rollout_of(world)
-    lost = world.now - (rollout.blind_since.unix() if rollout.blind_since else world.now)
-    deadline = Timestamp.at(rollout.deadline_at.unix() + lost) if rollout.deadline_at else None
-    status = _with(world.status, rollout=_rollout(world, blind_since=None, deadline_at=deadline))
-    return Move(status, Reason.MEASURED, f"measuring works again after {lost:.0f} s; the rollout goes on")
 
 
 # --- ends ----------------------------------------------------------------------------------------

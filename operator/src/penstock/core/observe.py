@@ -20,6 +20,7 @@ ANNOTATION_AT = f"{GROUP}/outcome-at"
 ANNOTATION_ANALYSIS = f"{GROUP}/analysis"
 ANNOTATION_COHORT = f"{GROUP}/cohort"
 
+ENDED = frozenset({"Failed", "Succeeded"})
 FINAL_FETCH_REASONS = frozenset(
     {"ModelNotFound", "AccessDenied", "DigestMismatch", "SourceChanged", "InvalidModel", "UnsupportedSource"}
 )
@@ -44,6 +45,8 @@ def revisions(records: Iterable[Object], deployments: Iterable[Object], pods: It
     deployed = {d["metadata"]["labels"].get(LABEL_REVISION) for d in deployments}
     by_revision: dict[str, list[Pod]] = {}
     for live in pods:
+        if (live.get("status") or {}).get("phase") in ENDED:
+            continue  # evicted, or its node went: another one stands in for it
         pod = parse_pod(live)
         by_revision.setdefault(pod.revision, []).append(pod)
     found = {}
@@ -89,7 +92,8 @@ def parse_pod(live: Object) -> Pod:
         ip=status.get("podIP", ""),
         ports=ports,
         created_at=timestamp(meta.get("creationTimestamp")),
-        ready_since=_condition_since(status, "Ready"),
+        ready_since=_condition_since(status, "Ready", "True"),
+        unready_since=_condition_since(status, "Ready", "False"),
         restarts=sum(int(s.get("restartCount", 0)) for s in status.get("containerStatuses") or ()),
         failure=next((f for s in statuses if (f := _failure(s))), None),
         unschedulable=_unschedulable(status),
@@ -100,9 +104,9 @@ def parse_pod(live: Object) -> Pod:
     )
 
 
-def _condition_since(status: Mapping[str, Any], type_: str) -> float | None:
+def _condition_since(status: Mapping[str, Any], type_: str, value: str) -> float | None:
     for condition in status.get("conditions") or ():
-        if condition["type"] == type_ and condition["status"] == "True":
+        if condition["type"] == type_ and condition["status"] == value:
             return timestamp(condition.get("lastTransitionTime"))
     return None
 
@@ -133,12 +137,15 @@ def _report(ended: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _failure(container: Mapping[str, Any]) -> Failure | None:
-    """Why a container does not run, from its last termination or from what it waits for."""
+    """Why a container does not run, from its last termination or from what it waits for.
+
+    One that runs has no failure, whatever it went through before: it may be slow, and that has a deadline.
+    """
     state = container.get("state") or {}
+    if state.get("running") is not None:
+        return None
     waiting = state.get("waiting") or {}
     ended = state.get("terminated") or (container.get("lastState") or {}).get("terminated") or {}
-    if state.get("running") and container.get("ready", False):
-        return None
     if ended.get("reason") == "OOMKilled":
         limit = "raise spec.resources.limits.memory"
         return Failure("OutOfMemory", f"container {container['name']} was killed for memory; {limit}", final=False)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from penstock.api.status import Stage
-from penstock.core import moves, recovery
+from penstock.core import clocks, moves, recovery
 from penstock.core import situations as s
 from penstock.core.moves import Move, Then
 from penstock.core.world import World
@@ -52,12 +52,14 @@ RULES: tuple[Rule, ...] = (
     Rule("status was lost", IDLE, (s.status_was_lost, recovery.is_possible), recovery.recover, "Idle"),
     Rule("status was lost, and nobody can tell", IDLE, (s.status_was_lost,), None),
     Rule("names are taken", ANY, (s.names_are_taken,), None),
+    # time passes, whatever else happens
+    Rule("a revision retires", ANY, (s.something_retires,), moves.retire, ""),
     # the user changed their mind
     Rule("spec names stable again", ROLLING, (s.spec_names_stable_again,), moves.cancel, "Idle"),
     Rule("spec names a third revision", ROLLING, (s.spec_names_a_third,), moves.supersede, "Idle"),
     # trouble: only this moves traffic back
     Rule("stable is down too", EXPOSED, (s.a_gate_failed, s.stable_is_down), None),
-    Rule("canary is broken", EXPOSED, (s.canary_is_broken,), moves.roll_back_broken, "Idle"),
+    Rule("canary is broken", EXPOSED, (s.canary_is_broken, s.has_a_way_back), moves.roll_back_broken, "Idle"),
     Rule("a gate failed", EXPOSED, (s.a_gate_failed,), moves.roll_back_by_gate, "Idle"),
     Rule("pods saw different bytes", ROLLING, (s.digests_differ,), moves.reject_changed_source, "Idle"),
     Rule("model cannot be loaded", LOADING, (s.cannot_load,), moves.reject_unloadable, "Idle"),
@@ -70,10 +72,12 @@ RULES: tuple[Rule, ...] = (
         "Idle",
     ),
     # nothing moves forward without consent and sight
+    Rule("a human begins to hold it", ROLLING, (s.hold_begins,), clocks.note_hold, ""),
+    Rule("nobody holds it any more", ROLLING, (s.hold_is_over,), clocks.note_going_on, ""),
     Rule("paused by the user", ROLLING, (s.is_paused,), None),
     Rule("scaled to zero", ROLLING, (s.is_suspended,), None),
-    Rule("went blind", STEPPING, (s.went_blind,), moves.note_blindness, "Stepping"),
-    Rule("sees again", STEPPING, (s.sees_again,), moves.note_sight, "Stepping"),
+    Rule("went blind", STEPPING, (s.went_blind,), clocks.note_blindness, "Stepping"),
+    Rule("sees again", STEPPING, (s.sees_again,), clocks.note_sight, "Stepping"),
     Rule("undecided for too long", STEPPING, (s.is_overdue,), moves.decide_late, "Idle"),
     # forward
     Rule("revision is rendered", RESOLVING, (s.is_rendered,), moves.load, "Loading"),
@@ -85,7 +89,6 @@ RULES: tuple[Rule, ...] = (
     Rule("step is done", STEPPING, (s.step_is_done,), moves.advance, "Stepping"),
     Rule("all traffic moved", PROMOTING, (s.all_traffic_moved, s.canary_is_ready), moves.promote, "Idle"),
     # at rest
-    Rule("a revision retires", ANY, (s.something_retires,), moves.retire, ""),
     Rule("paused before it began", IDLE, (s.is_paused,), None),
     Rule(
         "spec asks for something new",

@@ -78,6 +78,33 @@ def is_suspended(world: World) -> bool:
     return world.spec.replicas == 0
 
 
+def is_at_a_pause(world: World) -> bool:
+    """The current step waits for a human to take it out."""
+    rollout, steps = rollout_of(world), strategy(world).steps
+    index = rollout.step_index or 0
+    return rollout.stage == Stage.STEPPING and index < len(steps) and steps[index].pause is not None
+
+
+def is_held(world: World) -> bool:
+    """A human holds the rollout: by `paused`, by no replicas, or at a pause step."""
+    return is_paused(world) or is_suspended(world) or is_at_a_pause(world)
+
+
+def hold_begins(world: World) -> bool:
+    """Held, and not yet noted."""
+    return is_held(world) and rollout_of(world).held_since is None
+
+
+def hold_is_over(world: World) -> bool:
+    """Noted as held, and no longer."""
+    return rollout_of(world).held_since is not None and not is_held(world)
+
+
+def has_a_way_back(world: World) -> bool:
+    """There is a stable revision to roll back to."""
+    return not is_first(world)
+
+
 def stable_is_down(world: World) -> bool:
     """The rollback target serves nothing, while the canary does."""
     stable, canary = world.stable, world.canary
@@ -106,8 +133,9 @@ def is_blind(world: World) -> bool:
 
 
 def went_blind(world: World) -> bool:
-    """Blind, and not yet noted."""
-    return is_blind(world) and rollout_of(world).blind_since is None
+    """Blind, and not yet noted. While a human holds the rollout nobody looks, and its clocks stand still anyway."""
+    rollout = rollout_of(world)
+    return is_blind(world) and rollout.blind_since is None and rollout.held_since is None
 
 
 def sees_again(world: World) -> bool:
@@ -134,6 +162,8 @@ def takes_too_long(world: World) -> bool:
     """The progress deadline is over and the canary is not ready."""
     rollout = rollout_of(world)
     started = rollout.started_at.unix() if rollout.started_at else world.now
+    if is_held(world) or rollout.held_since is not None:
+        return False
     return world.now >= started + world.spec.rollout.progress_deadline.seconds() and not canary_is_ready(world)
 
 
@@ -175,8 +205,15 @@ def skips_the_comparison(world: World) -> bool:
 
 
 def is_hotfix(world: World) -> bool:
-    """Stable has no pod that serves: whoever is ready is better than that."""
-    return world.stable is not None and world.stable.ready == 0 and not is_suspended(world)
+    """Stable is proven to be down: whoever is ready is better than that. A stable that merely starts is waited for."""
+    stable = world.stable
+    if stable is None or stable.ready or is_suspended(world):
+        return False
+    if stable.failure is not None or stable.unschedulable:
+        return True
+    patience = world.spec.rollout.progress_deadline.seconds() / 2
+    since = [pod.unready_since for pod in stable.pods if not pod.deleting]
+    return bool(since) and all(at is not None and world.now - at >= patience for at in since)
 
 
 def is_alone_with_stable(world: World) -> bool:
@@ -277,9 +314,11 @@ def has_fresh_requests(world: World) -> bool:
 
 
 def is_overdue(world: World) -> bool:
-    """`maxDuration` is over; clocks stand still while blind."""
+    """`maxDuration` is over; clocks stand still while blind or held."""
     rollout = rollout_of(world)
-    return rollout.deadline_at is not None and rollout.blind_since is None and world.now >= rollout.deadline_at.unix()
+    if rollout.deadline_at is None or rollout.blind_since is not None or rollout.held_since is not None:
+        return False
+    return world.now >= rollout.deadline_at.unix()
 
 
 def all_traffic_moved(world: World) -> bool:

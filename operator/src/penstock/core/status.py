@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from penstock.api.base import Timestamp
+from penstock.api.base import MESSAGE_LIMIT, Timestamp, clip
 from penstock.api.conditions import (
     Condition,
     ConditionStatus,
@@ -58,7 +58,7 @@ def complete(world: World, before: Status) -> Status:
         update={
             "observed_generation": world.generation,
             "phase": story.phase,
-            "message": story.message,
+            "message": clip(MESSAGE_LIMIT)(story.message),
             "ready": f"{ready}/{wanted}",
             "replicas": ready,
             "selector": _selector_text(world, serving),

@@ -16,10 +16,10 @@ def next_time(world: World) -> float | None:
     rollout = world.status.rollout
     if rollout is None:
         if s.asks_for_something_new(world) and not s.is_paused(world):
-            times.append(world.now + ROUTE_SECONDS)
-        return max(min(times), world.now + 0.1) if times else None
+            times.append(world.now + POLL_SECONDS)
+        return _next(times, world.now)
     if s.is_paused(world) or s.is_suspended(world):
-        return min(times) if times else None
+        return _next(times, world.now)
     times.append(world.now + (world.settings.scrape_seconds if rollout.stage == Stage.STEPPING else POLL_SECONDS))
     unconfirmed = not world.traffic.confirmed and rollout.stage in (Stage.STEPPING, Stage.PROMOTING)
     if unconfirmed or s.awaits_the_cohort(world):
@@ -31,5 +31,9 @@ def next_time(world: World) -> float | None:
         step = plan.steps[index] if index < len(plan.steps) else None
         if step is not None and step.hold:
             times.append(rollout.step_started_at.unix() + step.hold.seconds())
-    future = [t for t in times if t > world.now]
-    return min(future) if future else world.now + POLL_SECONDS
+    return _next(times, world.now) or world.now + POLL_SECONDS
+
+
+def _next(times: list[float], now: float) -> float | None:
+    """The first one still to come. What is due and was not done is held up; some event will say when no longer."""
+    return min((t for t in times if t > now), default=None)

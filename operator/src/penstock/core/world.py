@@ -33,6 +33,7 @@ class Pod:
     ports: Mapping[str, int]
     created_at: float
     ready_since: float | None
+    unready_since: float | None
     restarts: int
     failure: Failure | None
     unschedulable: str | None

@@ -47,12 +47,12 @@ class Reconciler:
         if status is not world.status:
             await self.cluster.replace_status({**seen.live, "status": status.to_wire()})
         self.told(key, status)
+        if move is not None and not move.silent:  # before the actions: a conflict there ends this reconcile
+            kind = "Warning" if move.warning else "Normal"
+            await self.recorder.record(seen.live, kind, move.reason, move.message)
         after = replace(after, status=status)
         for action in plan.actions(after, seen.objects):
             await self._execute(seen.live, action)
-        if move is not None and not move.silent:
-            kind = "Warning" if move.warning else "Normal"
-            await self.recorder.record(seen.live, kind, move.reason, move.message)
         return world.now if move is not None else wake.next_time(after)
 
     async def _execute(self, regarding: Object, action: plan.Action) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 from penstock.core.gates.grid import Bound
 from penstock.core.gates.latency import LatencyState
 from penstock.core.gates.plan import Comparison, Plan
-from penstock.core.gates.record import Cursor, Evidence, Failure, Fault, GateRecord, Lane, Tally
+from penstock.core.gates.record import Baseline, Cursor, Evidence, Failure, Fault, GateRecord, Lane, Tally
 from penstock.core.gates.twosample import TwoSampleState
 
 VERSION = 1
@@ -59,6 +59,8 @@ def dump(evidence: Evidence) -> dict[str, Any]:
     data["watch"] = list(evidence.watch)
     data["shown"] = list(evidence.shown)
     data["faults"] = [[f.signal, f.reason, f.since, f.detail] for f in evidence.faults]
+    baseline = evidence.baseline
+    data["baseline"] = None if baseline is None else [baseline.pod, baseline.at, list(baseline.counts)]
     failure = evidence.failure
     data["failure"] = None if failure is None else [failure.gate, failure.at, failure.log_e]
     for name in _PAIRS:
@@ -125,9 +127,14 @@ def _load(data: Mapping[str, Any]) -> Evidence:
         watch=tuple(data["watch"]),
         shown=tuple(data["shown"]),
         faults=tuple(Fault(*row) for row in data["faults"]),
+        baseline=_load_baseline(data.get("baseline")),
         failure=None if data["failure"] is None else Failure(*data["failure"]),
         **fields,
     )
+
+
+def _load_baseline(row: list[Any] | None) -> Baseline | None:
+    return None if row is None else Baseline(row[0], row[1], tuple(row[2]))
 
 
 def _dump_tally(tally: Tally) -> list[Any]:

@@ -9,10 +9,10 @@ from itertools import groupby
 from math import inf, nextafter
 
 from penstock.core.gates.frames import Frame, Step, advance, histogram, read
-from penstock.core.gates.grid import choose_bounds, fixed_bounds, on_grid, watched
+from penstock.core.gates.grid import HISTORY_NEEDED, RECENT_WANTED, choose_bounds, fixed_bounds, on_grid, watched, whole
 from penstock.core.gates.lanes import Instant, Labels, Requests, Traffic
 from penstock.core.gates.plan import Plan
-from penstock.core.gates.record import Arm, Cursor, Evidence, GateRecord, Lane
+from penstock.core.gates.record import Arm, Baseline, Cursor, Evidence, GateRecord, Lane
 from penstock.core.gates.samples import LULL, PodFact, Series
 from penstock.core.gates.scoring import score_labels, score_requests
 from penstock.core.gates.watching import faults
@@ -205,12 +205,26 @@ class _Fold:
         self.labels.frame(frame.pod, step)
 
     def _choose_bounds(self, frame: Frame) -> None:
-        bounds = choose_bounds(self.plan, histogram(frame))
+        """From one stable pod's latency of late: its whole life would tell of its start and of other times of day."""
+        counts, base = whole(histogram(frame)), self.evidence.baseline
+        if not counts or (base is not None and base.pod != frame.pod and base.pod in self.pods):
+            return
+        if base is None or base.pod != frame.pod or any(a < b for a, b in zip(counts, base.counts, strict=True)):
+            self.evidence = replace(self.evidence, baseline=Baseline(frame.pod, frame.at, counts))
+            return
+        recent = tuple(a - b for a, b in zip(counts, base.counts, strict=True))
+        if recent[-1] < RECENT_WANTED and frame.at - base.at < self.plan.block_seconds:
+            return
+        bounds = choose_bounds(self.plan, dict(enumerate(recent if recent[-1] >= HISTORY_NEEDED else counts)))
         if not bounds:
             return
         self._score_requests(self.traffic.cut(self.cursors))
         self.evidence = replace(
-            self.evidence, bounds=bounds, watch=watched(self.plan, bounds), barrier=nextafter(frame.at, inf)
+            self.evidence,
+            bounds=bounds,
+            watch=watched(self.plan, bounds),
+            barrier=nextafter(frame.at, inf),
+            baseline=None,
         )
 
     def _learn_history(self, frame: Frame, step: Step) -> None:

@@ -13,6 +13,8 @@ GRID = tuple(round(0.001 * GROWTH**k, 9) for k in range(97))
 INFINITE = len(GRID)
 FLOOR = -1
 HISTORY_NEEDED = 200
+RECENT_WANTED = 1000
+"""Requests of one stable pod that show its latency well, the slowest hundredth included."""
 _LEVELS = (0.5, 0.9, 0.99)
 _INFORMATIVE = 0.15
 
@@ -86,6 +88,11 @@ def choose_bounds(plan: Plan, buckets: Mapping[int, int]) -> tuple[Bound, ...]:
         if above is not None:
             chosen.setdefault(above, Bound(above, _LEVELS[0], needed=False))
     return tuple(sorted(chosen.values(), key=lambda b: b.k))
+
+
+def whole(buckets: Mapping[int, int]) -> tuple[int, ...]:
+    """A cumulative histogram as counts by grid index, +Inf last; () where a bucket is missing."""
+    return tuple(buckets[k] for k in range(INFINITE + 1)) if all(k in buckets for k in range(INFINITE + 1)) else ()
 
 
 def watched(plan: Plan, bounds: tuple[Bound, ...]) -> tuple[int, ...]:

@@ -51,6 +51,15 @@ class Lane:
 
 
 @dataclass(frozen=True, slots=True)
+class Baseline:
+    """A stable pod's cumulative histogram, by grid index, at its sample time `at`: latency of late counts from here."""
+
+    pod: str
+    at: float
+    counts: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class GateRecord:
     """One gate: its e-processes (None before its first block), what went in, and between which sample times.
 
@@ -109,7 +118,8 @@ class Evidence:
     arm has ever exposed which metric, as "arm metric". share: canary and all requests since the weight was last
     marked, over synchronous windows. weight in percent, since weight_at;
     exposed_at: when it was first above 0. cut_at: a changed weight still to be met in the samples; no window begins
-    before barrier. gap: the last stretch of sample time discarded for being too long. partial: an arm has more than
+    before barrier. baseline: only until bounds are
+    chosen. gap: the last stretch of sample time discarded for being too long. partial: an arm has more than
     64 pods now, of which a fixed subset is read.
     """
 
@@ -121,6 +131,7 @@ class Evidence:
     bounds: tuple[Bound, ...] = ()
     watch: tuple[int, ...] = ()
     bounds_settled: bool = False
+    baseline: Baseline | None = None
     error_history: tuple[int, int] = (0, 0)
     label_history: tuple[int, int] = (0, 0)
     weight: float | None = None
