@@ -11,20 +11,20 @@ from tests.unit.gates.story import story
 class TwoJobs:
     """Pods that a second job scrapes too, from `began` to `ended` (seconds after START)."""
 
-    def __init__(self, began: float, ended: float) -> None:
-        self.told = story(stable=1)
+    def __init__(self, began: float, ended: float, only: str = "") -> None:
+        self.told, self.only = story(stable=1), only
         self.began, self.ended = began, ended
         self.second: dict[tuple[str, str, str, tuple[tuple[str, str], ...]], list[tuple[float, float]]] = {}
 
-    def tick(self, times: int) -> set[str]:
+    def tick(self, times: int, bad: int = 0) -> set[str]:
         told = self.told
         for _ in range(times):
             told.at += 15
             for pod in told.fleet.pods.values():
-                if self.began <= told.at - START <= self.ended:
+                if pod.name.startswith(self.only) and self.began <= told.at - START <= self.ended:
                     for key, value in pod.counts.items():
                         self.second.setdefault((pod.name, *key), []).append((told.at - 7, float(value)))
-                pod.serve(10)
+                pod.serve(10, bad=bad)
                 pod.scrape(told.at)
             series = told.fleet.series(told.at - 21_600)
             series += [
@@ -66,3 +66,15 @@ def test_a_pod_that_is_gone_blinds_nobody_with_its_two_series() -> None:
     gone.scrape = lambda at: None  # type: ignore[method-assign]
     both.tick(12)
     assert both.tick(1) == set()
+
+
+def test_what_a_pod_tells_late_is_compared_with_the_same_time_of_the_others() -> None:
+    """The canary's samples of the overlap come when stable's are long taken in: the block is as long for both."""
+    both = TwoJobs(300, 900, only="c")
+    both.tick(30)
+    both.tick(20, bad=6)
+    for _ in range(40):
+        both.tick(1)
+        record = both.told.errors()
+        assert (record.canary_n, record.canary_bad) == (record.stable_n, record.stable_bad)
+    assert (record.canary_n > 500, record.canary_bad) == (True, 120)

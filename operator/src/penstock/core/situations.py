@@ -272,7 +272,32 @@ def was_healthy_lately(world: World, revision: str) -> bool:
 
 
 def weight_is_due(world: World) -> bool:
-    """The step's weight is not applied yet and its pods are there."""
+    """The step's weight is not applied yet, its pods are there, and stable counts labels of the same time."""
+    return _pods_for_the_weight_are_there(world) and not awaits_the_cohort(world)
+
+
+def stable_compares_labels(world: World) -> bool:
+    """Pods of stable count labels for this rollout: the canary has weight, or gets its first now.
+
+    No earlier, such as while it loads, holds at 0 % or is paused: stable's labels would be riper than the canary's.
+    """
+    rollout, traffic = world.status.rollout, world.status.traffic
+    if rollout is None or traffic is None:
+        return False
+    if traffic.applied_weight:
+        return True
+    return rollout.stage == Stage.STEPPING and not is_paused(world) and _pods_for_the_weight_are_there(world)
+
+
+def awaits_the_cohort(world: World) -> bool:
+    """The first weight waits until each pod of stable that serves was told; others answer nobody."""
+    traffic, stable = world.status.traffic, world.stable
+    if stable is None or traffic is None or traffic.applied_weight or not stable_compares_labels(world):
+        return False
+    return any(pod.ready and pod.cohort != rollout_of(world).id for pod in stable.pods)
+
+
+def _pods_for_the_weight_are_there(world: World) -> bool:
     traffic = world.status.traffic
     if traffic is None or traffic.applied_weight == traffic.desired_weight:
         return False

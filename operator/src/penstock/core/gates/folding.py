@@ -135,7 +135,10 @@ class _Fold:
         self.evidence = replace(self.evidence, partial=self.partial)
 
     def instant(self, at: float, frames: Sequence[Frame]) -> None:
-        """Take in all scrapes of one sample time, then see which blocks close."""
+        """Take in all scrapes of one sample time, then see which blocks close.
+
+        At a time that others are past already (a pod's samples came late) none does: it would hold more of theirs.
+        """
         cut_at = self.evidence.cut_at
         if cut_at is not None and at > cut_at:
             self._score_requests(self.traffic.cut(self.cursors))
@@ -144,12 +147,13 @@ class _Fold:
         read = [frame for frame in frames if frame.pod not in self.refused]
         self._note_gaps(at, {frame.arm for frame in read})
         self._take(read)
+        if self.evidence.newest is not None and at < self.evidence.newest:
+            return
         now = Instant(at, self.cursors, self.pods, self.evidence.resumed, self.evidence.barrier)
         self._score_requests(self.traffic.settle(now))
         canary, total = self.requests.settle(now)
         share = (self.evidence.share[0] + canary, self.evidence.share[1] + total)
-        newest = at if self.evidence.newest is None else max(at, self.evidence.newest)
-        self.evidence = replace(self.evidence, share=share, newest=newest)
+        self.evidence = replace(self.evidence, share=share, newest=at)
         closed = self.labels.settle(now)
         if closed:
             self.evidence = score_labels(self.plan, self.evidence, closed)
