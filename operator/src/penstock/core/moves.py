@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
 from penstock.api.analysis import AnalysisPhase
@@ -358,9 +358,8 @@ def decide_late(world: World) -> Move:
     """`maxDuration` is over without a decision: do what the user said."""
     match world.spec.rollout.on_inconclusive:
         case OnInconclusive.ROLLBACK:
-            end = _End(Outcome.ROLLED_BACK, Reason.INCONCLUSIVE, f"undecided after {world.spec.rollout.max_duration}")
-            status = _finish(world, end, refuse=True)
-            return Move(status, Reason.ROLLED_BACK, end.message, warning=True, ended=AnalysisPhase.INCONCLUSIVE)
+            move = _roll_back(world, Reason.INCONCLUSIVE, f"undecided after {world.spec.rollout.max_duration}")
+            return replace(move, ended=AnalysisPhase.INCONCLUSIVE)
         case OnInconclusive.PROMOTE:
             return _promoting(
                 world, f"undecided after {world.spec.rollout.max_duration}, and onInconclusive is Promote"
