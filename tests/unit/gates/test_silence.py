@@ -6,6 +6,8 @@ both revisions alike is no evidence, however bad it is.
 
 from __future__ import annotations
 
+from itertools import permutations
+
 import pytest
 
 from penstock.core.gates.evidence import Series, dump, load, start, update
@@ -73,6 +75,36 @@ def test_a_restart_ends_the_block_at_what_all_pods_told_before_it() -> None:
     assert counts(told.errors()) == (30, 0, 60, 0)
     told.tick(4)
     assert counts(told.errors()) == (70, 0, 100, 0)
+
+
+def incident(told: Story, order: tuple[str, ...], restarts: str = "") -> None:
+    """Both revisions fail alike for three scrapes; pods are scraped in step, in this order, ms apart."""
+    for i in range(17):
+        if i == 5 and restarts:
+            told.fleet.pods[restarts].restart()
+            told.fleet.pods[restarts].ready_since = told.at + 1
+        told.at += 15
+        for j, name in enumerate(order):
+            told.fleet.pods[name].serve(100, bad=30 if 5 <= i < 8 else 0)
+            told.fleet.pods[name].scrape(told.at + 0.003 * j)
+        told.at += 0.1
+        told.look()
+        told.at -= 0.1
+
+
+@pytest.mark.parametrize("order", list(permutations(("s-0", "s-1", "c-0"))))
+@pytest.mark.parametrize("restarts", ["", "s-1"])
+def test_an_incident_of_both_is_no_evidence_whoever_is_scraped_first(order: tuple[str, ...], restarts: str) -> None:
+    """A block begins and ends between two rounds of scrapes, also where the canary becomes warm within one."""
+    told = story(stable=2, canary=0, cold_start_requests=100, cold_start_seconds=30.0)
+    told.fleet.add("c-0", "c1", START - 1, ready=1.0)
+    for pod in told.fleet.pods.values():
+        pod.serve(50)
+    incident(told, order, restarts)
+    record = told.errors()
+    assert record.blocks >= 2
+    assert record.state is not None
+    assert record.state.peak_fail < 1
 
 
 def test_a_pod_deleted_in_a_gap_takes_the_block_with_it() -> None:

@@ -52,7 +52,7 @@ def dump(evidence: Evidence) -> dict[str, Any]:
     for name in _LANES:
         lane: Lane = getattr(evidence, name)
         members = [[order[pod], at] for pod, at in sorted(lane.members.items()) if pod in order]
-        data[name] = [lane.opened, members, _dump_tally(lane.canary), _dump_tally(lane.stable)]
+        data[name] = [lane.opened, members, _dump_tally(lane.canary), _dump_tally(lane.stable), lane.armed]
     data["resumed"] = dict(evidence.resumed)
     data["gates"] = [_dump_gate(g) for g in evidence.gates]
     data["bounds"] = [[b.k, b.level, int(b.needed)] for b in evidence.bounds]
@@ -117,8 +117,9 @@ def _load(data: Mapping[str, Any]) -> Evidence:
     fields: dict[str, Any] = {name: data[name] for name in _PLAIN}
     fields.update({name: None if data[name] is None else tuple(data[name]) for name in _PAIRS})
     for name in _LANES:
-        opened, members, canary, stable = data[name]
-        fields[name] = Lane(opened, {names[i]: at for i, at in members}, _load_tally(canary), _load_tally(stable))
+        opened, members, canary, stable, *armed = data[name]  # the last is absent in what an earlier operator wrote
+        entered = {names[i]: at for i, at in members}
+        fields[name] = Lane(opened, entered, _load_tally(canary), _load_tally(stable), *armed)
     return Evidence(
         gates=tuple(_load_gate(row) for row in data["gates"]),
         cursors=cursors,

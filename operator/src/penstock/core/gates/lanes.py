@@ -20,6 +20,8 @@ from penstock.core.gates.record import Arm, Cursor, Lane, Tally
 from penstock.core.gates.samples import LULL, SILENT, PodFact
 
 _ARMS: tuple[Arm, Arm] = ("canary", "stable")
+_ROUND = 1.0
+"""Seconds within which pods that are scraped in step are all scraped."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,12 +55,13 @@ class OpenBlock:
         self.seconds = seconds
         self.patient = patient
         self.opened = lane.opened
+        self.armed = lane.armed
         self.members = dict(lane.members)
         self.tallies: dict[Arm, Tally] = {"canary": lane.canary, "stable": lane.stable}
 
     def lane(self) -> Lane:
         """The lane as immutable data."""
-        return Lane(self.opened, self.members, self.tallies["canary"], self.tallies["stable"])
+        return Lane(self.opened, self.members, self.tallies["canary"], self.tallies["stable"], self.armed)
 
     def count(self, arm: Arm, n: int, bad: int, at: float, buckets: tuple[int, ...] | None = None) -> None:
         """Add increments to an arm's counts."""
@@ -85,13 +88,13 @@ class OpenBlock:
 
     def open(self, at: float, members: Mapping[str, float]) -> None:
         """Begin a new block with nothing counted."""
-        self.opened = at
+        self.opened, self.armed = at, None
         self.members = dict(members)
         self.tallies = {"canary": Tally(until=at), "stable": Tally(until=at)}
 
     def drop(self) -> None:
         """Discard the open block."""
-        self.opened = None
+        self.opened = self.armed = None
         self.members = {}
         self.tallies = {"canary": Tally(), "stable": Tally()}
 
@@ -114,13 +117,15 @@ class Traffic:
         """Before one instant's scrapes are taken in: members that restarted or have a gap above 6 h end the block.
 
         What a restarted member served before belongs to a block in which it was counted, what it serves now, being
-        cold, to one in which it is not. cursors: as they were before these scrapes.
+        cold, to one in which it is not. The first is given back if all its pods were last seen at one time: the trouble
+        that made a pod restart shows at others, and would show at one side for a scrape longer. cursors: as they were
+        before these scrapes.
         """
         mine = [step for pod, step in steps.items() if pod in self.block.members]
         if any(step.lost for step in mine):
             self.block.drop()
         elif any(step.restarted for step in mine) and not born_warm:
-            return self.cut(cursors)
+            return self.cut(cursors, _ROUND)
         return None
 
     def frame(self, pod: str, step: Step, born_warm: bool) -> None:
@@ -145,6 +150,7 @@ class Traffic:
             if ripe and paired and self.block.members.keys() <= now.pods.keys():
                 closed = self.block.lane()
                 self.block.drop()
+                self._try_open(now, goes_on=True)
             elif ripe or (self.block.opened is not None and not paired):
                 closed = self.cut(now.cursors)
         if self.block.opened is None:
@@ -152,11 +158,15 @@ class Traffic:
         self.births = {}
         return closed
 
-    def cut(self, cursors: Mapping[str, Cursor]) -> Lane | None:
-        """End the block early: given back if both arms have trials of the same stretch of time, else discarded."""
+    def cut(self, cursors: Mapping[str, Cursor], apart: float | None = None) -> Lane | None:
+        """End the block early: given back if both arms have trials of the same stretch of time, else discarded.
+
+        apart: seconds that its pods' last scrapes may lie apart; a block's length where not given.
+        """
+        allowed = self.block.seconds if apart is None else apart
         lane = self.block.lane()
         lasts = [lane.canary.until, lane.stable.until, *(cursors[p].at for p in self.block.members)]
-        usable = self.block.filled() and max(lasts) - min(lasts) <= self.block.seconds
+        usable = self.block.filled() and max(lasts) - min(lasts) <= allowed
         self.block.drop()
         return lane if usable else None
 
@@ -188,12 +198,22 @@ class Traffic:
             if silent == {True, False}:
                 self.block.drop()
 
-    def _try_open(self, now: Instant) -> None:
+    def _try_open(self, now: Instant, *, goes_on: bool = False) -> None:
+        """Begin a block if both arms have warm pods. goes_on: each pod's window where its last one ended.
+
+        Otherwise once all have been scraped since it could begin: where pods are scraped in step, a block that began
+        within a round would hold one scrape interval more of those that were seen before it.
+        """
         ready = {p: c.at for p, c in now.cursors.items() if c.warm and p in now.pods and now.at - c.at <= LULL}
         if now.arms(ready) != set(_ARMS):
             return
         if now.barrier is not None and any(t < now.barrier for t in ready.values()):
             return
+        if not goes_on:
+            if self.block.armed is None:
+                self.block.armed = now.at - _ROUND
+            if any(t < self.block.armed for t in ready.values()):
+                return
         self.block.open(now.at, ready)
         for step in self.births.values():
             self._add(step)

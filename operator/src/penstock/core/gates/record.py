@@ -42,12 +42,16 @@ class Tally:
 
 @dataclass(frozen=True, slots=True)
 class Lane:
-    """An open block: since when, its pods with the sample time each entered at, and both arms' counts."""
+    """An open block: since when, its pods with the sample time each entered at, and both arms' counts.
+
+    armed: while none is open, the sample time since which all pods have to be scraped before one is.
+    """
 
     opened: float | None = None
     members: Mapping[str, float] = field(default_factory=dict)
     canary: Tally = field(default_factory=Tally)
     stable: Tally = field(default_factory=Tally)
+    armed: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
