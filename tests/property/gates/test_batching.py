@@ -74,7 +74,7 @@ def follow(told: Tale, looks: list[float], *, stored: bool, lazy: bool) -> Evide
     return evidence
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     seed=st.integers(0, 5),
     looks=st.lists(st.floats(START, NOW, allow_nan=False), max_size=40),
@@ -88,7 +88,7 @@ def test_batches_do_not_matter(seed: int, looks: list[float], stored: bool, lazy
     assert essence(follow(told, looks, stored=stored, lazy=lazy)) == essence(once)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(seed=st.integers(0, 5), order=st.randoms(use_true_random=False))
 def test_the_order_of_series_does_not_matter(seed: int, order: Random) -> None:
     told = tale(seed)
