@@ -136,7 +136,8 @@ FAILURES: list[tuple[str, str, object, dict[str, str], int]] = [
     ("DELETE", f"{BASE}/infer", None, {}, 405),
     ("POST", f"{BASE}/infer", b"{", {}, 400),
     ("POST", f"{BASE}/infer", {"inputs": []}, {}, 400),
-    ("POST", f"{BASE}/infer", b"\x1f\x8b", {"Content-Encoding": "gzip"}, 415),
+    ("POST", f"{BASE}/infer", b"\x1f\x8b", {"Content-Encoding": "gzip"}, 400),
+    ("POST", f"{BASE}/infer", b"\x1f\x8b", {"Content-Encoding": "br"}, 415),
     ("GET", f"{BASE}/feedback", None, {}, 404),
 ]
 

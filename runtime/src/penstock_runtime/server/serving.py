@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import orjson
 
@@ -18,10 +19,18 @@ from penstock_runtime.protocol.schema import ModelSchema
 from penstock_runtime.protocol.synthetic import synthetic_request
 from penstock_runtime.server.feedback.ids import Issuer, Prediction
 from penstock_runtime.server.feedback.judge import Judge
-from penstock_runtime.server.http import Header
+from penstock_runtime.server.http import BINARY_TYPE, JSON_TYPE, Header
 from penstock_runtime.server.metrics import Metrics
 
-Answer = tuple[bytes, tuple[Header, ...]]
+LENGTH_HEADER = b"inference-header-content-length"
+
+
+class Answer(NamedTuple):
+    """A successful response."""
+
+    body: bytes
+    headers: tuple[Header, ...]
+    content_type: Header
 
 
 @dataclass(eq=False)
@@ -51,9 +60,9 @@ class Serving:
                 f"model '{self.name}' has no version '{version[:80]}'; it has '{self.version}'", status=404
             )
 
-    async def infer(self, body: bytes) -> Answer:
-        """Return the response's body and headers; raises ProtocolError."""
-        request = self._decoder.decode(body)
+    async def infer(self, body: bytes, header_length: int | None = None) -> Answer:
+        """Return the answer to a request whose first `header_length` bytes are JSON; raises ProtocolError."""
+        request = self._decoder.decode(body, header_length)
         ran, answer, predictions = await self._answer(request)
         metrics = self.metrics
         metrics.inference_seconds.observe(ran.ran)
@@ -64,10 +73,8 @@ class Serving:
 
     async def rehearse(self) -> None:
         """Go the whole way once with a synthetic request, uncounted, so that the first user need not."""
-        body = synthetic_request(self.schema)
-        if body is not None:
-            with suppress(ProtocolError):
-                await self._answer(self._decoder.decode(body))
+        with suppress(ProtocolError):
+            await self._answer(self._decoder.decode(*synthetic_request(self.schema)))
 
     async def _answer(self, request: InferRequest) -> tuple[Ran, Answer, Sequence[Prediction]]:
         wanted = request.outputs
@@ -79,11 +86,16 @@ class Serving:
         if decided is not None:
             predictions = self.judge.decide(ran.outputs[fetched.index(decided)], request.rows)
         datatypes = self._datatypes
-        response = encode_response(
+        response, length = encode_response(
             self.name,
             self.version,
             request.id,
             [(name, datatypes[name], array) for name, array in zip(wanted, ran.outputs, strict=False)],
+            request.binary,
         )
         issued = self.issuer.issue(time.time(), request.rows, predictions)
-        return ran, (response, (self.revision_header, (b"penstock-prediction-id", issued))), predictions
+        headers: tuple[Header, ...] = (self.revision_header, (b"penstock-prediction-id", issued))
+        if length is None:
+            return ran, Answer(response, headers, JSON_TYPE), predictions
+        headers = (*headers, (LENGTH_HEADER, b"%d" % length))
+        return ran, Answer(response, headers, BINARY_TYPE), predictions
