@@ -11,14 +11,12 @@ import orjson
 from penstock_runtime.protocol.binary_data import write_binary
 from penstock_runtime.protocol.errors import InferenceFailed
 
-Output = tuple[str, str, np.ndarray[Any, Any]]
-
 
 def encode_response(
     model: str,
     version: str,
     request_id: str | None,
-    outputs: Iterable[Output],
+    outputs: Iterable[tuple[str, str, np.ndarray[Any, Any]]],
     binary: frozenset[str] = frozenset(),
 ) -> tuple[bytes, int | None]:
     """Return the response body, and the length of its JSON part if binary data follows it.
@@ -30,41 +28,19 @@ def encode_response(
     message: dict[str, Any] = {"model_name": model, "model_version": version}
     if request_id is not None:
         message["id"] = request_id
-    if binary:
-        return _encode_with_binary(message, outputs, binary)
-    message["outputs"] = [_json_output(output) for output in outputs]
-    return _dump(message), None
-
-
-def _encode_with_binary(
-    message: dict[str, Any], outputs: Iterable[Output], binary: frozenset[str]
-) -> tuple[bytes, int]:
     described: list[dict[str, Any]] = []
     blobs: list[bytes | memoryview] = []
-    for output in outputs:
-        name, datatype, array = output
-        if name not in binary:
-            described.append(_json_output(output))
-            continue
-        blob = write_binary(array, datatype)
-        size = memoryview(blob).nbytes
-        described.append({
-            "name": name, "datatype": datatype, "shape": array.shape, "parameters": {"binary_data_size": size},
-        })  # fmt: skip
-        blobs.append(blob)
+    for name, datatype, array in outputs:
+        entry: dict[str, Any] = {"name": name, "datatype": datatype, "shape": array.shape}
+        if name in binary:
+            blobs.append(write_binary(array, datatype))
+            entry["parameters"] = {"binary_data_size": memoryview(blobs[-1]).nbytes}
+        else:
+            entry["data"] = array.ravel().tolist() if datatype == "BYTES" else array.ravel()
+        described.append(entry)
     message["outputs"] = described
     head = _dump(message)
-    return b"".join((head, *blobs)), len(head)
-
-
-def _json_output(output: Output) -> dict[str, Any]:
-    name, datatype, array = output
-    return {
-        "name": name,
-        "datatype": datatype,
-        "shape": array.shape,
-        "data": array.ravel().tolist() if datatype == "BYTES" else array.ravel(),
-    }
+    return (b"".join((head, *blobs)), len(head)) if binary else (head, None)
 
 
 def _dump(message: dict[str, Any]) -> bytes:

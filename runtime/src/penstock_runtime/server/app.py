@@ -31,13 +31,16 @@ from penstock_runtime.server.http import (
 )
 from penstock_runtime.server.metrics import Metrics
 from penstock_runtime.server.serving import LENGTH_HEADER, Answer, Serving
+from penstock_runtime.server.statistics import Statistics
 
 logger = logging.getLogger(__name__)
 
 _OUTCOMES = {429: "rejected", 503: "rejected", 504: "timeout"}
+_EXTENSIONS = ("binary_tensor_data", "model_configuration", "statistics")
+_SERVER = orjson.dumps({"name": "penstock-runtime", "version": __version__, "extensions": _EXTENSIONS})
 # Of the largest element, FP64 or INT64.
 _ALIGNMENT = 8
-_MODEL_PATH = re.compile(r"/v2/models/([^/]+)(?:/versions/([^/]+))?(?:/(ready|infer))?")
+_MODEL_PATH = re.compile(r"/v2/models/([^/]+)(?:/versions/([^/]+))?(?:/(ready|config|stats|infer))?")
 
 
 @dataclass(slots=True)
@@ -48,6 +51,7 @@ class State:
     serving: Serving | None = None
     draining: bool = False
     in_flight: int = field(default=0)
+    statistics: Statistics = field(default_factory=Statistics)
 
     @property
     def ready(self) -> bool:
@@ -115,6 +119,8 @@ class DataApp:
         finally:
             self._state.in_flight -= 1
             self._metrics.requests[outcome] += 1
+            if outcome != "ok":
+                self._state.statistics.failed(time.perf_counter() - start)
 
     async def _answer_inference(self, scope: Scope, receive: Receive) -> Answer:
         require_method(scope, "POST")
@@ -137,7 +143,7 @@ class DataApp:
             lead = -length % _ALIGNMENT
             body = await read_body(headers, receive, self._max_body_bytes, lead)
             result = await serving.infer(body, length + lead)
-        if len(result.body) >= MIN_COMPRESSED and (accepted := headers.get(b"accept-encoding")):
+        if len(result[0]) >= MIN_COMPRESSED and (accepted := headers.get(b"accept-encoding")):
             return await _compress(result, accepted)
         return result
 
@@ -156,7 +162,9 @@ class DataApp:
                 return _readiness(state, {"ready": state.ready})
             case "/v2":
                 require_method(scope, "GET", "HEAD")
-                return 200, orjson.dumps({"name": "penstock-runtime", "version": __version__, "extensions": []})
+                return 200, _SERVER
+            case "/v2/models/stats" if state.model != "stats":
+                return self._look_up_model(scope, state.model, None, "stats")
         match = _MODEL_PATH.fullmatch(path)
         if match is None:
             raise not_found(path)
@@ -174,6 +182,10 @@ class DataApp:
             return _readiness(state, {"name": name, "ready": state.ready})
         if serving is None:
             raise Unavailable("the model is not loaded yet")
+        if verb == "config":
+            return 200, serving.config
+        if verb == "stats":
+            return 200, orjson.dumps(state.statistics.describe(name, serving.version, self._metrics))
         return 200, serving.metadata
 
 
@@ -181,8 +193,9 @@ async def _compress(result: Answer, accepted: bytes) -> Answer:
     coding = choose_coding(accepted)
     if coding is None:
         return result
+    body, headers, kind = result
     extra = ((b"content-encoding", coding), (b"vary", b"accept-encoding"))
-    return result._replace(body=await compressed(result.body, coding), headers=(*result.headers, *extra))
+    return await compressed(body, coding), (*headers, *extra), kind
 
 
 def _readiness(state: State, body: dict[str, object]) -> tuple[int, bytes]:

@@ -37,6 +37,8 @@ async def decoded(body: bytes, coding: bytes, limit: int) -> list[bytes]:
 
     Raises ProtocolError: 415 for a coding that is not known, and what `decompress` raises.
     """
+    if coding == b"identity":
+        return [body]
     if coding not in _WBITS:
         raise UnknownCoding("this Content-Encoding is not supported; send gzip, deflate, or the body as it is")
     if len(body) <= _INLINE:

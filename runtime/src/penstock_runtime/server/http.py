@@ -37,13 +37,16 @@ async def read_body(headers: Mapping[bytes, bytes], receive: Receive, limit: int
     decompressed), 415 if it is encoded in a way we do not know, 408 if it does not arrive within 60 s;
     Disconnected if the client goes.
     """
-    if int(headers.get(b"content-length", b"0")) > limit:
+    if int(headers.get(b"content-length", 0)) > limit:
         raise too_large(limit)
+    coding = headers.get(b"content-encoding")
     message = await receive()
     if message["type"] == "http.request" and not message.get("more_body", False):
         body: bytes = message["body"]
         if len(body) > limit:
             raise too_large(limit)
+        if coding is None and not lead:
+            return body
         parts = [body]
     else:
         try:
@@ -51,12 +54,11 @@ async def read_body(headers: Mapping[bytes, bytes], receive: Receive, limit: int
                 parts = await _read_rest(message, receive, limit)
         except TimeoutError:
             raise ProtocolError(f"the body did not arrive within {BODY_SECONDS:g} s", status=408) from None
-    coding = headers.get(b"content-encoding", b"identity").lower()
-    if coding != b"identity":
-        parts = await decoded(b"".join(parts), coding, limit)
+    if coding is not None:
+        parts = await decoded(b"".join(parts), coding.lower(), limit)
     if lead:
         parts.insert(0, b" " * lead)
-    return parts[0] if len(parts) == 1 else b"".join(parts)
+    return b"".join(parts)
 
 
 async def _read_rest(message: Message, receive: Receive, limit: int) -> list[bytes]:

@@ -6,7 +6,6 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import orjson
 
@@ -21,21 +20,23 @@ from penstock_runtime.server.feedback.ids import Issuer, Prediction
 from penstock_runtime.server.feedback.judge import Judge
 from penstock_runtime.server.http import BINARY_TYPE, JSON_TYPE, Header
 from penstock_runtime.server.metrics import Metrics
+from penstock_runtime.server.statistics import Statistics
 
 LENGTH_HEADER = b"inference-header-content-length"
 
 
-class Answer(NamedTuple):
-    """A successful response."""
-
-    body: bytes
-    headers: tuple[Header, ...]
-    content_type: Header
+# Body, headers, content type.
+Answer = tuple[bytes, tuple[Header, ...], Header]
+# What a run gave, the answer made of it, what was predicted, and the seconds that all but the run took.
+_Answered = tuple[Ran, Answer, Sequence[Prediction], float]
 
 
 @dataclass(eq=False)
 class Serving:
-    """A loaded model with all that answering for it takes. `timeout`: seconds a request may wait and run."""
+    """A loaded model with all that answering for it takes.
+
+    `config`: its configuration as the protocol shows it. `timeout`: seconds a request may wait and run.
+    """
 
     name: str
     version: str
@@ -44,6 +45,8 @@ class Serving:
     judge: Judge
     issuer: Issuer
     metrics: Metrics
+    statistics: Statistics
+    config: bytes
     timeout: float
 
     def __post_init__(self) -> None:
@@ -62,8 +65,11 @@ class Serving:
 
     async def infer(self, body: bytes, header_length: int | None = None) -> Answer:
         """Return the answer to a request whose first `header_length` bytes are JSON; raises ProtocolError."""
+        begun = time.perf_counter()
         request = self._decoder.decode(body, header_length)
-        ran, answer, predictions = await self._answer(request)
+        decoding = time.perf_counter() - begun
+        ran, answer, predictions, encoding = await self._answer(request)
+        self.statistics.executed(request.rows, ran.queued, decoding, ran.ran, encoding)
         metrics = self.metrics
         metrics.inference_seconds.observe(ran.ran)
         metrics.queue_seconds.observe(ran.queued)
@@ -76,12 +82,13 @@ class Serving:
         with suppress(ProtocolError):
             await self._answer(self._decoder.decode(*synthetic_request(self.schema)))
 
-    async def _answer(self, request: InferRequest) -> tuple[Ran, Answer, Sequence[Prediction]]:
+    async def _answer(self, request: InferRequest) -> _Answered:
         wanted = request.outputs
         decided = self.judge.output
         # The decision must be seen even by a request that does not ask for it.
         fetched = wanted if decided is None or decided in wanted else (*wanted, decided)
         ran = await self.executor.run(fetched, request.inputs, self.timeout)
+        begun = time.perf_counter()
         predictions: Sequence[Prediction] = ()
         if decided is not None:
             predictions = self.judge.decide(ran.outputs[fetched.index(decided)], request.rows)
@@ -96,6 +103,7 @@ class Serving:
         issued = self.issuer.issue(time.time(), request.rows, predictions)
         headers: tuple[Header, ...] = (self.revision_header, (b"penstock-prediction-id", issued))
         if length is None:
-            return ran, Answer(response, headers, JSON_TYPE), predictions
-        headers = (*headers, (LENGTH_HEADER, b"%d" % length))
-        return ran, Answer(response, headers, BINARY_TYPE), predictions
+            answer: Answer = response, headers, JSON_TYPE
+        else:
+            answer = response, (*headers, (LENGTH_HEADER, b"%d" % length)), BINARY_TYPE
+        return ran, answer, predictions, time.perf_counter() - begun
