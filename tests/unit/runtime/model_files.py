@@ -92,6 +92,16 @@ def write_scaled(folder: Path, kind: int) -> None:
     )
 
 
+def write_brain(folder: Path) -> None:
+    """Takes bfloat16, which cannot be handed over."""
+    _write_graph(
+        folder,
+        [helper.make_node("Cast", ["x"], ["y"], to=TensorProto.FLOAT)],
+        [helper.make_tensor_value_info("x", TensorProto.BFLOAT16, [None])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [None])],
+    )
+
+
 def write_picky(folder: Path) -> None:
     """Puts 4 numbers into a square; its schema allows any count, so any other fails inside the model."""
     shape = numpy_helper.from_array(np.array([2, 2], np.int64), "shape")

@@ -148,7 +148,7 @@ def test_bytes_that_are_no_json_object(body: bytes) -> None:
 
 def test_an_output_json_cannot_carry_is_refused_only_if_asked_for() -> None:
     schema = ModelSchema((), (TensorSpec("half", "FP16", (-1,)), TensorSpec("full", "FP32", (-1,))))
-    with pytest.raises(InvalidRequest, match="'half' is FP16"):
+    with pytest.raises(InvalidRequest, match="'half' is FP16, which JSON cannot carry"):
         decode({"inputs": []}, schema)
     assert decode({"inputs": [], "outputs": [{"name": "full"}]}, schema).outputs == ("full",)
 

@@ -96,7 +96,8 @@ async def test_before_the_model_is_loaded_requests_get_503() -> None:
         return await asyncio.to_thread(call, listener.port, method, path, body)
 
     assert (await ask("GET", "/v2/health/live")).status == 200
-    for path in ("/v2/health/ready", "/v2/models/m", "/v2/models/m/ready"):
+    paths = ("/v2/health/ready", "/v2/models/m", "/v2/models/m/ready", "/v2/models/m/config", "/v2/models/m/stats")
+    for path in paths:
         reply = await ask("GET", path)
         assert (reply.status, reply.json["error"]) == (503, "the model is not loaded yet")
     reply = await ask("POST", PATH, iris_request(SETOSA))

@@ -32,7 +32,7 @@ def test_server_metadata(iris: Server) -> None:
     metadata = iris.get("/v2").json
     assert metadata["name"] == "penstock-runtime"
     assert re.fullmatch(r"\d+\.\d+\.\d+", metadata["version"])
-    assert metadata["extensions"] == []
+    assert metadata["extensions"] == ["binary_tensor_data", "model_configuration", "statistics"]
 
 
 @pytest.mark.parametrize("path", [BASE, f"{BASE}/versions/1"])
@@ -127,6 +127,13 @@ FAILURES: list[tuple[str, str, object, dict[str, str], int]] = [
     ("GET", "/v2/models", None, {}, 404),
     ("GET", "/v2/models/other", None, {}, 404),
     ("GET", "/v2/models/other/ready", None, {}, 404),
+    ("GET", "/v2/models/other/config", None, {}, 404),
+    ("GET", "/v2/models/other/stats", None, {}, 404),
+    ("GET", f"{BASE}/versions/2/config", None, {}, 404),
+    ("GET", f"{BASE}/versions/2/stats", None, {}, 404),
+    ("POST", f"{BASE}/config", {}, {}, 405),
+    ("POST", f"{BASE}/stats", {}, {}, 405),
+    ("POST", "/v2/models/stats", {}, {}, 405),
     ("POST", "/v2/models/other/infer", {}, {}, 404),
     ("GET", f"{BASE}/versions/2", None, {}, 404),
     ("POST", f"{BASE}/versions/2/infer", {}, {}, 404),
@@ -136,7 +143,8 @@ FAILURES: list[tuple[str, str, object, dict[str, str], int]] = [
     ("DELETE", f"{BASE}/infer", None, {}, 405),
     ("POST", f"{BASE}/infer", b"{", {}, 400),
     ("POST", f"{BASE}/infer", {"inputs": []}, {}, 400),
-    ("POST", f"{BASE}/infer", b"\x1f\x8b", {"Content-Encoding": "gzip"}, 415),
+    ("POST", f"{BASE}/infer", b"\x1f\x8b", {"Content-Encoding": "gzip"}, 400),
+    ("POST", f"{BASE}/infer", b"\x1f\x8b", {"Content-Encoding": "br"}, 415),
     ("GET", f"{BASE}/feedback", None, {}, 404),
 ]
 

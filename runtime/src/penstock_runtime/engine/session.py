@@ -120,7 +120,13 @@ def _describe(arg: Any, role: str) -> TensorSpec:
         raise ModelLoadError(f"{role} '{arg.name}' is of type {arg.type}, not a tensor; {hint}")
     datatype = _DATATYPES.get(match.group(1))
     if datatype is None:
-        raise ModelLoadError(f"{role} '{arg.name}' is of type {arg.type}, which the protocol does not know")
+        hint = (
+            "numpy has no bfloat16, and ONNX Runtime hands tensors over through numpy: give the model a Cast to "
+            "float or float16 there"
+            if match.group(1) == "bfloat16"
+            else "the protocol does not know it"
+        )
+        raise ModelLoadError(f"{role} '{arg.name}' is of type {arg.type}; {hint}")
     dims = tuple(dim if isinstance(dim, int) and dim >= 0 else -1 for dim in arg.shape)
     # ONNX Runtime shows an unknown rank as an empty shape.
     return TensorSpec(arg.name, datatype, dims or None)

@@ -1,71 +1,89 @@
-"""Inference requests in JSON: decoded, checked against the model's schema, never guessed at."""
+"""Inference requests decoded and checked against the model's schema, never guessed at."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from itertools import chain
 from typing import Any, NamedTuple
 
 import numpy as np
 import orjson
 
+from penstock_runtime.protocol.binary_data import Blobs, read_text
+from penstock_runtime.protocol.depth import check_depth
 from penstock_runtime.protocol.errors import InvalidRequest
+from penstock_runtime.protocol.json_data import read_json_data
 from penstock_runtime.protocol.schema import ModelSchema, TensorSpec
+from penstock_runtime.protocol.wording import names, quote
 
-_JSON_NAMES = {
-    bool: "a boolean", str: "a string", int: "an integer", float: "a number with a fraction or exponent",
-    type(None): "null", list: "a list", dict: "an object",
-}  # fmt: skip
+MAX_DIMENSIONS = 16
+MAX_ELEMENTS = 64 * 2**20
+
+_NONE: frozenset[str] = frozenset()
 
 
 class InferRequest(NamedTuple):
-    """A request that fits the model: tensors by input name, outputs asked for (in order), rows."""
+    """A request that fits the model: tensors by input name, outputs asked for (in order), rows.
+
+    `binary`: those of the outputs that are to be sent in binary form.
+    """
 
     id: str | None
     inputs: dict[str, np.ndarray[Any, Any]]
     outputs: tuple[str, ...]
     rows: int
+    binary: frozenset[str] = _NONE
 
 
 class Decoder:
     """Decodes requests for one model.
 
-    Data may be nested to the shape or flat in row-major order. Values are never converted silently: a
-    fraction in an integer tensor, a boolean or a string among numbers, null, or a number out of range is
-    an error. Unknown JSON keys are ignored, as the protocol asks.
+    JSON data may be nested to the shape or flat in row-major order; binary data lies behind the JSON. Values
+    are never converted silently: a fraction in an integer tensor, a boolean or a string among numbers, null,
+    or a number out of range is an error. Unknown JSON keys are ignored, as the protocol asks.
     """
 
-    def __init__(self, schema: ModelSchema) -> None:
-        """Prepare the lookups for `schema`."""
-        self._inputs = {spec.name: (spec, spec.dtype, spec.json_types) for spec in schema.inputs}
+    def __init__(self, schema: ModelSchema, max_elements: int = MAX_ELEMENTS) -> None:
+        """Prepare the lookups for `schema`; no tensor may have more than `max_elements`."""
+        self._inputs = {spec.name: spec for spec in schema.inputs}
         self._outputs = {spec.name: spec for spec in schema.outputs}
         self._all_outputs = tuple(self._outputs)
         self._binary_only = tuple(s.name for s in schema.outputs if not s.json_types)
+        self._max_elements = max_elements
 
-    def decode(self, body: bytes) -> InferRequest:
-        """Return the request in `body`; raise InvalidRequest (400) saying what is wrong and where."""
-        try:
-            message = orjson.loads(body)
-        except orjson.JSONDecodeError as error:
-            raise InvalidRequest(f"the body is not valid JSON: {error}") from None
-        if type(message) is not dict:
-            raise InvalidRequest("the body must be a JSON object with a list 'inputs'")
+    def decode(self, body: bytes, header_length: int | None = None) -> InferRequest:
+        """Return the request in `body`; raise InvalidRequest (400) saying what is wrong and where.
+
+        `header_length`: the bytes of the JSON part; None: all are JSON; 0: there is no JSON, the body is the
+        only input's tensor.
+        """
+        if header_length == 0:
+            return self._decode_raw(body)
+        if header_length is not None and header_length > len(body):
+            raise InvalidRequest(
+                f"Inference-Header-Content-Length is {header_length}, and the body ends after {len(body)} bytes"
+            )
+        text = body if header_length is None else body[:header_length]
+        message = _parse(text)
         request_id = message.get("id")
         if request_id is not None and type(request_id) is not str:
             raise InvalidRequest("'id' must be a string")
+        binary_output = False
         if "parameters" in message:
-            check_parameters(message["parameters"], "the request")
-        inputs = self._decode_inputs(message.get("inputs"))
+            binary_output = _flag(check_parameters(message["parameters"], "the request"), "binary_data_output")
+        blobs = Blobs(body, len(text))
+        inputs = self._decode_inputs(message.get("inputs"), text, blobs)
+        blobs.finish()
         outputs = message.get("outputs")
-        wanted = self._all_outputs if not outputs and _absent(outputs) else self._decode_outputs(outputs)
+        if not outputs and _absent(outputs):
+            wanted, binary = self._all_outputs, frozenset(self._all_outputs) if binary_output else _NONE
+        else:
+            wanted, binary = self._decode_outputs(outputs, binary_output)
         if self._binary_only:
-            self._check_json_outputs(wanted)
-        first = next(iter(inputs.values())) if inputs else None
-        rows = first.shape[0] if first is not None and first.ndim else 1
-        return InferRequest(request_id, inputs, wanted, rows)
+            self._check_json_outputs(wanted, binary)
+        return InferRequest(request_id, inputs, wanted, _rows(inputs), binary)
 
-    def _decode_inputs(self, entries: object) -> dict[str, np.ndarray[Any, Any]]:
+    def _decode_inputs(self, entries: object, text: bytes, blobs: Blobs) -> dict[str, np.ndarray[Any, Any]]:
         if type(entries) is not list:
             raise InvalidRequest("'inputs' must be a list of tensors")
         inputs: dict[str, np.ndarray[Any, Any]] = {}
@@ -73,120 +91,184 @@ class Decoder:
             if type(entry) is not dict:
                 raise InvalidRequest("every element of 'inputs' must be an object")
             name = entry.get("name")
-            known = self._inputs.get(name) if type(name) is str else None
-            if known is None or type(name) is not str:
-                raise InvalidRequest(f"unknown input {_quote(name)}; the model takes {_names(self._inputs)}")
+            spec = self._inputs.get(name) if type(name) is str else None
+            if spec is None or type(name) is not str:
+                raise InvalidRequest(f"unknown input {quote(name)}; the model takes {names(self._inputs)}")
             if name in inputs:
-                raise InvalidRequest(f"input {_quote(name)} is given twice")
-            if "parameters" in entry:
-                check_parameters(entry["parameters"], f"input {_quote(name)}")
-            inputs[name] = _decode_tensor(entry, *known)
+                raise InvalidRequest(f"input {quote(name)} is given twice")
+            inputs[name] = self._decode_tensor(entry, spec, text, blobs)
         if len(inputs) != len(self._inputs):
             missing = [name for name in self._inputs if name not in inputs]
-            raise InvalidRequest(f"missing input {_names(missing)}; the model takes {_names(self._inputs)}")
+            raise InvalidRequest(f"missing input {names(missing)}; the model takes {names(self._inputs)}")
         return inputs
 
-    def _decode_outputs(self, entries: object) -> tuple[str, ...]:
+    def _decode_tensor(
+        self, entry: Mapping[str, Any], spec: TensorSpec, text: bytes, blobs: Blobs
+    ) -> np.ndarray[Any, Any]:
+        size = None
+        if "parameters" in entry:
+            size = check_parameters(entry["parameters"], f"input {quote(spec.name)}").get("binary_data_size")
+        if entry.get("datatype") != spec.datatype:
+            raise InvalidRequest(
+                f"input {quote(spec.name)}: datatype is {quote(entry.get('datatype'))}, the model takes {spec.datatype}"
+            )
+        shape = self._check_shape(entry.get("shape"), spec)
+        if size is not None:
+            if "data" in entry:
+                raise InvalidRequest(f"input {quote(spec.name)} has both 'data' and 'binary_data_size'; give one")
+            return blobs.take(size, shape, spec)
+        if not spec.json_types:
+            raise InvalidRequest(
+                f"input {quote(spec.name)} is {spec.datatype}, which JSON cannot carry; send it as binary data"
+            )
+        return read_json_data(entry.get("data"), shape, spec, text)
+
+    def _check_shape(self, shape: object, spec: TensorSpec) -> list[int]:
+        if type(shape) is not list:
+            raise _no_shape(spec)
+        elements = 1
+        for dim in shape:
+            if type(dim) is not int or dim < 0:
+                raise _no_shape(spec)
+            # A size of 0 hides the others, and a model may make a tensor of those alone.
+            elements *= dim or 1
+        if not _fits(shape, spec.shape):
+            raise InvalidRequest(
+                f"input {quote(spec.name)}: shape {shape} does not fit the model's "
+                + (f"{list(spec.shape)} (-1: any size)" if spec.shape is not None else f"{MAX_DIMENSIONS} dimensions")
+            )
+        if elements > self._max_elements:
+            raise InvalidRequest(f"input {quote(spec.name)}: shape {shape} is beyond {self._max_elements} elements")
+        return shape
+
+    def _decode_outputs(self, entries: object, default: bool) -> tuple[tuple[str, ...], frozenset[str]]:
         if type(entries) is not list:
             raise InvalidRequest("'outputs' must be a list of objects with a 'name'")
         wanted: list[str] = []
+        binary: list[str] = []
         for entry in entries:
             name = entry.get("name") if type(entry) is dict else None
             if type(name) is not str or name not in self._outputs:
-                raise InvalidRequest(f"unknown output {_quote(name)}; the model gives {_names(self._outputs)}")
+                raise InvalidRequest(f"unknown output {quote(name)}; the model gives {names(self._outputs)}")
             if name in wanted:
-                raise InvalidRequest(f"output {_quote(name)} is asked for twice")
+                raise InvalidRequest(f"output {quote(name)} is asked for twice")
+            as_binary = default
             if "parameters" in entry:
-                check_parameters(entry["parameters"], f"output {_quote(name)}")
+                parameters = check_parameters(entry["parameters"], f"output {quote(name)}")
+                as_binary = _flag(parameters, "binary_data", default)
+            if as_binary:
+                binary.append(name)
             wanted.append(name)
-        return tuple(wanted)
+        return tuple(wanted), frozenset(binary) if binary else _NONE
 
-    def _check_json_outputs(self, wanted: tuple[str, ...]) -> None:
+    def _check_json_outputs(self, wanted: tuple[str, ...], binary: frozenset[str]) -> None:
         for name in wanted:
-            if name in self._binary_only:
+            if name in self._binary_only and name not in binary:
                 kind = self._outputs[name].datatype
-                raise InvalidRequest(f"output {_quote(name)} is {kind}, which JSON cannot carry; ask for others")
+                raise InvalidRequest(
+                    f"output {quote(name)} is {kind}, which JSON cannot carry; ask for it as binary data "
+                    "(its parameter 'binary_data': true)"
+                )
+
+    def _decode_raw(self, body: bytes) -> InferRequest:
+        if len(self._inputs) != 1:
+            raise InvalidRequest(
+                f"a request without JSON is for models with one input; this one takes {names(self._inputs)}"
+            )
+        spec = next(iter(self._inputs.values()))
+        if spec.datatype == "BYTES":
+            shape = _shape_of_one(spec)
+            tensor = np.empty(shape, np.object_)
+            tensor[...] = read_text(body, 0, spec)
+        else:
+            shape = _deduced_shape(spec, len(body))
+            self._check_shape(shape, spec)
+            blobs = Blobs(body, 0)
+            tensor = blobs.take(len(body), shape, spec)
+        inputs = {spec.name: tensor}
+        return InferRequest(None, inputs, self._all_outputs, _rows(inputs), frozenset(self._all_outputs))
+
+
+def _no_shape(spec: TensorSpec) -> InvalidRequest:
+    return InvalidRequest(f"input {quote(spec.name)}: 'shape' must be a list of integers >= 0")
+
+
+def _fits(shape: list[int], expected: tuple[int, ...] | None) -> bool:
+    if expected is None:
+        return len(shape) <= MAX_DIMENSIONS
+    if len(shape) != len(expected):
+        return False
+    for want, got in zip(expected, shape, strict=True):  # noqa: SIM110 - all() takes twice as long
+        if want not in (-1, got):
+            return False
+    return True
+
+
+def _parse(text: bytes) -> dict[str, Any]:
+    check_depth(text)
+    try:
+        message = orjson.loads(text)
+    except orjson.JSONDecodeError as error:
+        raise InvalidRequest(f"the body is not valid JSON: {error}") from None
+    if type(message) is not dict:
+        raise InvalidRequest("the body must be a JSON object with a list 'inputs'")
+    return message
 
 
 def _absent(outputs: object) -> bool:
     return outputs is None or outputs == []
 
 
-def check_parameters(value: object, where: str) -> None:
-    """Refuse parameters that are not an object of strings, numbers and booleans; `where` names the owner."""
+def _rows(inputs: dict[str, np.ndarray[Any, Any]]) -> int:
+    first = next(iter(inputs.values())) if inputs else None
+    return first.shape[0] if first is not None and first.ndim else 1
+
+
+def check_parameters(value: object, where: str) -> dict[str, Any]:
+    """Return parameters, which must be strings, numbers and booleans by name; `where` names their owner."""
     if type(value) is not dict:
         raise InvalidRequest(f"'parameters' of {where} must be an object")
     for key, item in value.items():
         if type(item) not in (str, int, float, bool):
-            raise InvalidRequest(f"parameter {_quote(key)} of {where} must be a string, number or boolean")
+            raise InvalidRequest(f"parameter {quote(key)} of {where} must be a string, number or boolean")
+    return value
 
 
-def _decode_tensor(
-    entry: Mapping[str, Any], spec: TensorSpec, dtype: np.dtype[Any], json_types: frozenset[type]
-) -> np.ndarray[Any, Any]:
-    if entry.get("datatype") != spec.datatype:
+def _flag(parameters: dict[str, Any], name: str, default: bool = False) -> bool:
+    value = parameters.get(name, default)
+    if type(value) is not bool:
+        raise InvalidRequest(f"parameter '{name}' must be true or false")
+    return value
+
+
+def _shape_of_one(spec: TensorSpec) -> list[int]:
+    shape = [1 if dim == -1 else dim for dim in spec.shape or ()]
+    if math.prod(shape) != 1:
         raise InvalidRequest(
-            f"input {_quote(spec.name)}: datatype is {_quote(entry.get('datatype'))}, the model takes {spec.datatype}"
-        )
-    if not json_types:
-        raise InvalidRequest(f"input {_quote(spec.name)} is {spec.datatype}, which JSON cannot carry")
-    shape = _check_shape(entry.get("shape"), spec)
-    data = entry.get("data")
-    if type(data) is not list:
-        raise InvalidRequest(f"input {_quote(spec.name)}: 'data' must be a list")
-    flat = _flatten(data, shape, spec)
-    if not json_types.issuperset(map(type, flat)):
-        wrong = next(item for item in flat if type(item) not in json_types)
-        raise InvalidRequest(
-            f"input {_quote(spec.name)}: {_JSON_NAMES[type(wrong)]} cannot be an element of {spec.datatype}"
-        )
-    return _to_array(flat, shape, spec, dtype)
-
-
-def _check_shape(shape: object, spec: TensorSpec) -> list[int]:
-    if type(shape) is not list or not all(type(dim) is int and dim >= 0 for dim in shape):
-        raise InvalidRequest(f"input {_quote(spec.name)}: 'shape' must be a list of integers >= 0")
-    expected = spec.shape
-    if expected is None:
-        if len(shape) > 16:
-            raise InvalidRequest(f"input {_quote(spec.name)}: more than 16 dimensions")
-        return shape
-    if len(shape) != len(expected) or any(want not in (-1, got) for want, got in zip(expected, shape, strict=True)):
-        raise InvalidRequest(
-            f"input {_quote(spec.name)}: shape {shape} does not fit the model's {list(expected)} (-1: any size)"
+            f"without JSON the body is one text, and input {quote(spec.name)} of shape {shape} takes {math.prod(shape)}"
         )
     return shape
 
 
-def _flatten(data: list[Any], shape: list[int], spec: TensorSpec) -> list[Any]:
-    if data and type(data[0]) is list:
-        if len(data) != (shape[0] if shape else -1):
-            raise _ragged(spec, shape)
-        for dim in shape[1:]:
-            if set(map(type, data)) != {list} or set(map(len, data)) != {dim}:
-                raise _ragged(spec, shape)
-            data = list(chain.from_iterable(data))
-    count = math.prod(shape)
-    if len(data) != count:
-        raise InvalidRequest(f"input {_quote(spec.name)}: {len(data)} elements in 'data', shape {shape} needs {count}")
-    return data
+def _deduced_shape(spec: TensorSpec, size: int) -> list[int]:
+    """Return the shape that `size` bytes must have: one variable dimension follows from it.
 
-
-def _ragged(spec: TensorSpec, shape: list[int]) -> InvalidRequest:
-    return InvalidRequest(f"input {_quote(spec.name)}: nested 'data' does not have the shape {shape}")
-
-
-def _to_array(flat: list[Any], shape: list[int], spec: TensorSpec, dtype: np.dtype[Any]) -> np.ndarray[Any, Any]:
-    try:
-        with np.errstate(over="raise"):
-            return np.array(flat, dtype).reshape(shape)
-    except (OverflowError, FloatingPointError, ValueError):
-        raise InvalidRequest(f"input {_quote(spec.name)}: a value is out of the range of {spec.datatype}") from None
-
-
-def _quote(value: object) -> str:
-    return f"'{value[:80]}'" if type(value) is str else "without a name" if value is None else "of a wrong type"
-
-
-def _names(names: object) -> str:
-    return ", ".join(f"'{name}'" for name in names)  # type: ignore[attr-defined]
+    Where there are two of them the first is taken for the batch, which is 1.
+    """
+    shape = list(spec.shape or ())
+    if shape.count(-1) == 2 and shape[0] == -1:
+        shape[0] = 1
+    if spec.shape is None or shape.count(-1) > 1:
+        raise InvalidRequest(
+            f"without JSON the shape of input {quote(spec.name)} cannot be told: it has more than one variable "
+            "dimension besides the batch"
+        )
+    if -1 in shape:
+        others = spec.dtype.itemsize * math.prod(dim for dim in shape if dim != -1)
+        if others == 0 or size % others:
+            raise InvalidRequest(
+                f"the body is {size} bytes, which is no multiple of the {others} that {spec.datatype} input "
+                f"{quote(spec.name)} of shape {shape} takes"
+            )
+        shape[shape.index(-1)] = size // others
+    return shape

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 
 class ProtocolError(Exception):
-    """A request that cannot be answered. `status` is the HTTP status, `message` is for the client."""
+    """A request that cannot be answered. `status` is the HTTP status, `message` is for the client.
+
+    `headers`: what an answer over HTTP must carry besides.
+    """
 
     status = 400
+    headers: tuple[tuple[bytes, bytes], ...] = ()
 
     def __init__(self, message: str, *, status: int | None = None) -> None:
         """Keep the message for the client; `status` overrides the class's own."""

@@ -3,36 +3,41 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-# Datatypes with their numpy type. FP16 and BF16 travel in binary form only.
-NUMPY_TYPES: dict[str, np.dtype[Any]] = {
-    "BOOL": np.dtype(np.bool_),
-    "UINT8": np.dtype(np.uint8),
-    "UINT16": np.dtype(np.uint16),
-    "UINT32": np.dtype(np.uint32),
-    "UINT64": np.dtype(np.uint64),
-    "INT8": np.dtype(np.int8),
-    "INT16": np.dtype(np.int16),
-    "INT32": np.dtype(np.int32),
-    "INT64": np.dtype(np.int64),
-    "FP16": np.dtype(np.float16),
-    "FP32": np.dtype(np.float32),
-    "FP64": np.dtype(np.float64),
-    "BYTES": np.dtype(np.object_),
-}
+
+class Element(NamedTuple):
+    """How one element of a datatype is held.
+
+    `json_types`: the Python types it may have in JSON, none where JSON cannot carry it. `code`: its letter in
+    `struct`, for numbers. Binary tensors are little-endian, as is every machine that ONNX Runtime runs on.
+    """
+
+    dtype: np.dtype[Any]
+    json_types: frozenset[type]
+    code: str
+
 
 _NUMBER = frozenset({int, float})
-_JSON_TYPES: dict[str, frozenset[type]] = {
-    "BOOL": frozenset({bool}),
-    "BYTES": frozenset({str}),
-    "FP32": _NUMBER,
-    "FP64": _NUMBER,
-} | {name: frozenset({int}) for name in NUMPY_TYPES if "INT" in name}
+_INTEGER = frozenset({int})
 
-JSON_DATATYPES = frozenset(_JSON_TYPES)
+ELEMENTS: dict[str, Element] = {
+    "BOOL": Element(np.dtype(np.bool_), frozenset({bool}), ""),
+    "BYTES": Element(np.dtype(np.object_), frozenset({str}), ""),
+    "FP16": Element(np.dtype(np.float16), frozenset(), ""),
+    "FP32": Element(np.dtype(np.float32), _NUMBER, "f"),
+    "FP64": Element(np.dtype(np.float64), _NUMBER, "d"),
+    "INT8": Element(np.dtype(np.int8), _INTEGER, "b"),
+    "INT16": Element(np.dtype(np.int16), _INTEGER, "h"),
+    "INT32": Element(np.dtype(np.int32), _INTEGER, "i"),
+    "INT64": Element(np.dtype(np.int64), _INTEGER, "q"),
+    "UINT8": Element(np.dtype(np.uint8), _INTEGER, "B"),
+    "UINT16": Element(np.dtype(np.uint16), _INTEGER, "H"),
+    "UINT32": Element(np.dtype(np.uint32), _INTEGER, "I"),
+    "UINT64": Element(np.dtype(np.uint64), _INTEGER, "Q"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,14 +49,19 @@ class TensorSpec:
     shape: tuple[int, ...] | None
 
     @property
+    def element(self) -> Element:
+        """How its elements are held."""
+        return ELEMENTS[self.datatype]
+
+    @property
     def dtype(self) -> np.dtype[Any]:
         """The numpy type of its elements."""
-        return NUMPY_TYPES[self.datatype]
+        return self.element.dtype
 
     @property
     def json_types(self) -> frozenset[type]:
         """The Python types a JSON element may have; empty where JSON cannot carry the datatype."""
-        return _JSON_TYPES.get(self.datatype, frozenset())
+        return self.element.json_types
 
     def describe(self) -> dict[str, Any]:
         """Return it as model metadata shows it; any rank is shown as [-1]."""

@@ -3,29 +3,34 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
+import numpy as np
 import orjson
 
 from penstock_runtime.protocol.schema import ModelSchema
 
 
-def synthetic_request(schema: ModelSchema) -> bytes | None:
-    """Return a request of one row: zeros, false or empty strings, sizes of -1 taken as 1.
+def synthetic_request(schema: ModelSchema) -> tuple[bytes, int | None]:
+    """Return the body and header length of a request of one row, as most clients would send it.
 
-    None where JSON cannot carry one of the inputs.
+    It holds zeros, false or empty strings; sizes of -1 are taken as 1. What JSON cannot carry is binary.
     """
-    inputs = []
+    inputs: list[dict[str, Any]] = []
+    blobs: list[bytes] = []
     for spec in schema.inputs:
-        if not spec.json_types:
-            return None
         shape = [1 if dim == -1 else dim for dim in spec.shape or ()]
-        value: str | bool | int = "" if spec.datatype == "BYTES" else False if spec.datatype == "BOOL" else 0
-        inputs.append(
-            {
-                "name": spec.name,
-                "datatype": spec.datatype,
-                "shape": shape,
-                "data": [value] * math.prod(shape),
-            }
-        )
-    return orjson.dumps({"inputs": inputs})
+        entry: dict[str, Any] = {"name": spec.name, "datatype": spec.datatype, "shape": shape}
+        if spec.json_types:
+            value: str | bool | int = "" if spec.datatype == "BYTES" else False if spec.datatype == "BOOL" else 0
+            entry["data"] = [value] * math.prod(shape)
+        else:
+            blobs.append(np.zeros(shape, spec.dtype).tobytes())
+            entry["parameters"] = {"binary_data_size": len(blobs[-1])}
+        inputs.append(entry)
+    outputs = [
+        {"name": spec.name, "parameters": {"binary_data": not spec.json_types}}
+        for spec in schema.outputs
+    ]  # fmt: skip
+    head = orjson.dumps({"inputs": inputs, "outputs": outputs})
+    return head + b"".join(blobs), len(head) if blobs else None

@@ -12,13 +12,14 @@ import orjson
 
 from penstock_runtime import __version__
 from penstock_runtime.log import event, origin
+from penstock_runtime.protocol.binary_data import read_header_length
 from penstock_runtime.protocol.errors import Overloaded, ProtocolError, Unavailable
+from penstock_runtime.server.compression import MIN_COMPRESSED, choose_coding, compressed
 from penstock_runtime.server.http import (
     CLOSE,
     STARTED,
     Disconnected,
     Header,
-    MethodNotAllowed,
     Receive,
     Scope,
     Send,
@@ -29,12 +30,17 @@ from penstock_runtime.server.http import (
     require_method,
 )
 from penstock_runtime.server.metrics import Metrics
-from penstock_runtime.server.serving import Serving
+from penstock_runtime.server.serving import LENGTH_HEADER, Answer, Serving
+from penstock_runtime.server.statistics import Statistics
 
 logger = logging.getLogger(__name__)
 
 _OUTCOMES = {429: "rejected", 503: "rejected", 504: "timeout"}
-_MODEL_PATH = re.compile(r"/v2/models/([^/]+)(?:/versions/([^/]+))?(?:/(ready|infer))?")
+_EXTENSIONS = ("binary_tensor_data", "model_configuration", "statistics")
+_SERVER = orjson.dumps({"name": "penstock-runtime", "version": __version__, "extensions": _EXTENSIONS})
+# Of the largest element, FP64 or INT64.
+_ALIGNMENT = 8
+_MODEL_PATH = re.compile(r"/v2/models/([^/]+)(?:/versions/([^/]+))?(?:/(ready|config|stats|infer))?")
 
 
 @dataclass(slots=True)
@@ -45,6 +51,7 @@ class State:
     serving: Serving | None = None
     draining: bool = False
     in_flight: int = field(default=0)
+    statistics: Statistics = field(default_factory=Statistics)
 
     @property
     def ready(self) -> bool:
@@ -77,8 +84,6 @@ class DataApp:
         headers = self._headers()
         try:
             status, body = self._look_up(scope, path)
-        except MethodNotAllowed as error:
-            await answer_error(send, error, (*headers, error.allow))
         except ProtocolError as error:
             await answer_error(send, error, headers)
         else:
@@ -94,8 +99,8 @@ class DataApp:
         headers = self._headers()
         self._state.in_flight += 1
         try:
-            body, extra = await self._answer_inference(scope, receive)
-            await answer(send, 200, body, (*extra, *headers))
+            body, extra, kind = await self._answer_inference(scope, receive)
+            await answer(send, 200, body, (*extra, *headers), kind)
             outcome = "ok"
             self._metrics.request_seconds.observe(time.perf_counter() - start)
         except Disconnected:
@@ -106,8 +111,7 @@ class DataApp:
             await answer_error(send, Unavailable("the server is shutting down"), headers)
         except ProtocolError as error:
             outcome = _OUTCOMES.get(error.status, "client_error" if error.status < 500 else "server_error")
-            allow = (error.allow,) if isinstance(error, MethodNotAllowed) else ()
-            await answer_error(send, error, (*self._revision(), *headers, *allow))
+            await answer_error(send, error, (*self._revision(), *headers))
         except Exception as error:  # noqa: BLE001 - the protocol wants an answer whatever happens
             event(logger, "unexpected failure", level=logging.ERROR, error=type(error).__name__,
                   where=origin(error))  # fmt: skip
@@ -115,8 +119,10 @@ class DataApp:
         finally:
             self._state.in_flight -= 1
             self._metrics.requests[outcome] += 1
+            if outcome != "ok":
+                self._state.statistics.failed(time.perf_counter() - start)
 
-    async def _answer_inference(self, scope: Scope, receive: Receive) -> tuple[bytes, tuple[Header, ...]]:
+    async def _answer_inference(self, scope: Scope, receive: Receive) -> Answer:
         require_method(scope, "POST")
         serving = self._state.serving
         if serving is None:
@@ -127,8 +133,19 @@ class DataApp:
             serving.check_version(version)
         if self._state.in_flight > serving.executor.capacity:
             raise Overloaded
-        body = await read_body(scope, receive, self._max_body_bytes)
-        return await serving.infer(body)
+        headers = dict(scope["headers"])
+        value = headers.get(LENGTH_HEADER)
+        if value is None:
+            result = await serving.infer(await read_body(headers, receive, self._max_body_bytes))
+        else:
+            length = read_header_length(value)
+            # Spaces before the JSON, so that the first tensor behind it is aligned and need not be copied.
+            lead = -length % _ALIGNMENT
+            body = await read_body(headers, receive, self._max_body_bytes, lead)
+            result = await serving.infer(body, length + lead)
+        if len(result[0]) >= MIN_COMPRESSED and (accepted := headers.get(b"accept-encoding")):
+            return await _compress(result, accepted)
+        return result
 
     def _revision(self) -> tuple[Header, ...]:
         serving = self._state.serving
@@ -145,7 +162,9 @@ class DataApp:
                 return _readiness(state, {"ready": state.ready})
             case "/v2":
                 require_method(scope, "GET", "HEAD")
-                return 200, orjson.dumps({"name": "penstock-runtime", "version": __version__, "extensions": []})
+                return 200, _SERVER
+            case "/v2/models/stats" if state.model != "stats":
+                return self._look_up_model(scope, state.model, None, "stats")
         match = _MODEL_PATH.fullmatch(path)
         if match is None:
             raise not_found(path)
@@ -163,7 +182,20 @@ class DataApp:
             return _readiness(state, {"name": name, "ready": state.ready})
         if serving is None:
             raise Unavailable("the model is not loaded yet")
+        if verb == "config":
+            return 200, serving.config
+        if verb == "stats":
+            return 200, orjson.dumps(state.statistics.describe(name, serving.version, self._metrics))
         return 200, serving.metadata
+
+
+async def _compress(result: Answer, accepted: bytes) -> Answer:
+    coding = choose_coding(accepted)
+    if coding is None:
+        return result
+    body, headers, kind = result
+    extra = ((b"content-encoding", coding), (b"vary", b"accept-encoding"))
+    return await compressed(body, coding), (*headers, *extra), kind
 
 
 def _readiness(state: State, body: dict[str, object]) -> tuple[int, bytes]:

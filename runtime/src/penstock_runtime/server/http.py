@@ -1,13 +1,14 @@
-"""The little of HTTP that the apps share: reading a bounded body, answering in JSON."""
+"""The little of HTTP that the apps share: reading a bounded body, answering."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
 from typing import Any
 
 from penstock_runtime.protocol.encode import encode_error
 from penstock_runtime.protocol.errors import InvalidRequest, ProtocolError
+from penstock_runtime.server.compression import decoded, too_large
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -21,6 +22,7 @@ STARTED = "penstock.started"
 # Seconds for a client to send its whole body.
 BODY_SECONDS = 60.0
 JSON_TYPE: Header = (b"content-type", b"application/json")
+BINARY_TYPE: Header = (b"content-type", b"application/octet-stream")
 CLOSE: Header = (b"connection", b"close")
 
 
@@ -28,31 +30,38 @@ class Disconnected(Exception):  # noqa: N818 - an event more than an error
     """The client went away before its request was complete."""
 
 
-async def read_body(scope: Scope, receive: Receive, limit: int) -> bytes:
-    """Return the request's body of at most `limit` bytes.
+async def read_body(headers: Mapping[bytes, bytes], receive: Receive, limit: int, lead: int = 0) -> bytes:
+    """Return the request's body of at most `limit` bytes, decompressed, with `lead` spaces before it.
 
-    Raises ProtocolError: 413 if it is larger (by Content-Length, before any of it is read), 415 if it is
-    encoded, 408 if it does not arrive within 60 s; Disconnected if the client goes.
+    Raises ProtocolError: 413 if it is larger (by Content-Length, before any of it is read, or once it is
+    decompressed), 415 if it is encoded in a way we do not know, 408 if it does not arrive within 60 s;
+    Disconnected if the client goes.
     """
-    for name, value in scope["headers"]:
-        if name == b"content-length" and int(value) > limit:
-            raise too_large(limit)
-        if name == b"content-encoding" and value.lower() != b"identity":
-            raise ProtocolError("a Content-Encoding is not supported; send the body as it is", status=415)
+    if int(headers.get(b"content-length", 0)) > limit:
+        raise too_large(limit)
+    coding = headers.get(b"content-encoding")
     message = await receive()
     if message["type"] == "http.request" and not message.get("more_body", False):
         body: bytes = message["body"]
         if len(body) > limit:
             raise too_large(limit)
-        return body
-    try:
-        async with asyncio.timeout(BODY_SECONDS):
-            return await _read_rest(message, receive, limit)
-    except TimeoutError:
-        raise ProtocolError(f"the body did not arrive within {BODY_SECONDS:g} s", status=408) from None
+        if coding is None and not lead:
+            return body
+        parts = [body]
+    else:
+        try:
+            async with asyncio.timeout(BODY_SECONDS):
+                parts = await _read_rest(message, receive, limit)
+        except TimeoutError:
+            raise ProtocolError(f"the body did not arrive within {BODY_SECONDS:g} s", status=408) from None
+    if coding is not None:
+        parts = await decoded(b"".join(parts), coding.lower(), limit)
+    if lead:
+        parts.insert(0, b" " * lead)
+    return b"".join(parts)
 
 
-async def _read_rest(message: Message, receive: Receive, limit: int) -> bytes:
+async def _read_rest(message: Message, receive: Receive, limit: int) -> list[bytes]:
     parts: list[bytes] = []
     size = 0
     while True:
@@ -64,13 +73,8 @@ async def _read_rest(message: Message, receive: Receive, limit: int) -> bytes:
             raise too_large(limit)
         parts.append(part)
         if not message.get("more_body", False):
-            return b"".join(parts)
+            return parts
         message = await receive()
-
-
-def too_large(limit: int) -> ProtocolError:
-    """Return the error for a body beyond `limit` bytes."""
-    return ProtocolError(f"the body is larger than {limit} bytes", status=413)
 
 
 async def answer(
@@ -87,7 +91,7 @@ async def answer(
 
 async def answer_error(send: Send, error: ProtocolError, headers: Iterable[Header] = ()) -> None:
     """Send `error` as the protocol wants it, with Retry-After where trying again may help."""
-    extra = [*headers]
+    extra = [*headers, *error.headers]
     if error.status in (429, 503):
         extra.append((b"retry-after", b"1"))
     if error.status in (408, 413):
@@ -114,7 +118,7 @@ class MethodNotAllowed(ProtocolError):  # noqa: N818
     def __init__(self, methods: tuple[str, ...]) -> None:
         """`methods` are the allowed ones."""
         super().__init__(f"method not allowed; use {' or '.join(methods)}")
-        self.allow: Header = (b"allow", ", ".join(methods).encode())
+        self.headers = ((b"allow", ", ".join(methods).encode()),)
 
 
 def bad_request(message: str) -> bytes:

@@ -26,19 +26,19 @@ OTHER_CLASS = "other"
 class Histogram:
     """A classic histogram with fixed upper bounds."""
 
-    __slots__ = ("_bounds", "_counts", "_labels", "_sum")
+    __slots__ = ("_bounds", "_counts", "_labels", "sum")
 
     def __init__(self, bounds: Sequence[float]) -> None:
         """`bounds` rise; +Inf is implied."""
         self._bounds = bounds
         self._labels = [repr(bound) for bound in bounds] + ["+Inf"]
         self._counts = [0] * (len(bounds) + 1)
-        self._sum = 0.0
+        self.sum = 0.0
 
     def observe(self, value: float) -> None:
         """Count `value` in the first bucket whose bound is >= it."""
         self._counts[bisect_left(self._bounds, value)] += 1
-        self._sum += value
+        self.sum += value
 
     def lines(self, name: str, labels: str) -> Iterator[str]:
         """Yield the exposition lines; `labels` is the escaped inner part, such as `model="m"`."""
@@ -46,7 +46,7 @@ class Histogram:
         for label, count in zip(self._labels, self._counts, strict=True):
             total += count
             yield f'{name}_bucket{{{labels},le="{label}"}} {total}'
-        yield f"{name}_sum{{{labels}}} {self._sum!r}"
+        yield f"{name}_sum{{{labels}}} {self.sum!r}"
         yield f"{name}_count{{{labels}}} {total}"
 
 

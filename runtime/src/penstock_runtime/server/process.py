@@ -8,10 +8,13 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 
+import orjson
+
 from penstock_runtime.engine.cpu import concurrent_runs, cpu_quota
 from penstock_runtime.engine.executor import Executor, load_and_warm
 from penstock_runtime.engine.locate import locate_model
 from penstock_runtime.log import event
+from penstock_runtime.protocol.model_config import describe_config
 from penstock_runtime.protocol.schema import ModelSchema
 from penstock_runtime.server.app import DataApp, State
 from penstock_runtime.server.config_dir import ConfigDir
@@ -100,7 +103,8 @@ class Process:
         self._executor = Executor(session, workers=workers, max_queue=settings.serving.max_queue, warmup=warmup)
         serving = Serving(
             name=settings.model_name, version=file.version, schema=session.schema, executor=self._executor,
-            judge=judge, issuer=self._issuer, metrics=self._metrics, timeout=settings.serving.timeout,
+            judge=judge, issuer=self._issuer, metrics=self._metrics, statistics=self._state.statistics,
+            config=self._describe_config(session.schema, threads, workers), timeout=settings.serving.timeout,
         )  # fmt: skip
         await serving.rehearse()
         self._admin.intake = Intake(self._keys, judge, Ledger(), self._tally)
@@ -115,6 +119,16 @@ class Process:
               cpu_quota=quota, intra_op_threads=threads, workers=workers, warmup_seconds=warmup.seconds,
               inline_elements=self._executor.inline_elements, decision_output=judge.output,
               load_seconds=round(self._metrics.load_seconds, 3))  # fmt: skip
+
+    def _describe_config(self, schema: ModelSchema, threads: int, workers: int) -> bytes:
+        serving = self._settings.serving
+        parameters = {
+            "threads": threads,
+            "max_queue": serving.max_queue,
+            "max_body_bytes": serving.max_body_bytes,
+            "timeout_seconds": serving.timeout,
+        }
+        return orjson.dumps(describe_config(schema, self._settings.model_name, workers, parameters))
 
     def _judge(self, schema: ModelSchema) -> Judge:
         """Return the judge as configured; one that decides nothing where the mounted file names no output.

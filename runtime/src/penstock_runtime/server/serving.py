@@ -18,15 +18,25 @@ from penstock_runtime.protocol.schema import ModelSchema
 from penstock_runtime.protocol.synthetic import synthetic_request
 from penstock_runtime.server.feedback.ids import Issuer, Prediction
 from penstock_runtime.server.feedback.judge import Judge
-from penstock_runtime.server.http import Header
+from penstock_runtime.server.http import BINARY_TYPE, JSON_TYPE, Header
 from penstock_runtime.server.metrics import Metrics
+from penstock_runtime.server.statistics import Statistics
 
-Answer = tuple[bytes, tuple[Header, ...]]
+LENGTH_HEADER = b"inference-header-content-length"
+
+
+# Body, headers, content type.
+Answer = tuple[bytes, tuple[Header, ...], Header]
+# What a run gave, the answer made of it, what was predicted, and the seconds that all but the run took.
+_Answered = tuple[Ran, Answer, Sequence[Prediction], float]
 
 
 @dataclass(eq=False)
 class Serving:
-    """A loaded model with all that answering for it takes. `timeout`: seconds a request may wait and run."""
+    """A loaded model with all that answering for it takes.
+
+    `config`: its configuration as the protocol shows it. `timeout`: seconds a request may wait and run.
+    """
 
     name: str
     version: str
@@ -35,6 +45,8 @@ class Serving:
     judge: Judge
     issuer: Issuer
     metrics: Metrics
+    statistics: Statistics
+    config: bytes
     timeout: float
 
     def __post_init__(self) -> None:
@@ -51,10 +63,13 @@ class Serving:
                 f"model '{self.name}' has no version '{version[:80]}'; it has '{self.version}'", status=404
             )
 
-    async def infer(self, body: bytes) -> Answer:
-        """Return the response's body and headers; raises ProtocolError."""
-        request = self._decoder.decode(body)
-        ran, answer, predictions = await self._answer(request)
+    async def infer(self, body: bytes, header_length: int | None = None) -> Answer:
+        """Return the answer to a request whose first `header_length` bytes are JSON; raises ProtocolError."""
+        begun = time.perf_counter()
+        request = self._decoder.decode(body, header_length)
+        decoding = time.perf_counter() - begun
+        ran, answer, predictions, encoding = await self._answer(request)
+        self.statistics.executed(request.rows, ran.queued, decoding, ran.ran, encoding)
         metrics = self.metrics
         metrics.inference_seconds.observe(ran.ran)
         metrics.queue_seconds.observe(ran.queued)
@@ -64,26 +79,31 @@ class Serving:
 
     async def rehearse(self) -> None:
         """Go the whole way once with a synthetic request, uncounted, so that the first user need not."""
-        body = synthetic_request(self.schema)
-        if body is not None:
-            with suppress(ProtocolError):
-                await self._answer(self._decoder.decode(body))
+        with suppress(ProtocolError):
+            await self._answer(self._decoder.decode(*synthetic_request(self.schema)))
 
-    async def _answer(self, request: InferRequest) -> tuple[Ran, Answer, Sequence[Prediction]]:
+    async def _answer(self, request: InferRequest) -> _Answered:
         wanted = request.outputs
         decided = self.judge.output
         # The decision must be seen even by a request that does not ask for it.
         fetched = wanted if decided is None or decided in wanted else (*wanted, decided)
         ran = await self.executor.run(fetched, request.inputs, self.timeout)
+        begun = time.perf_counter()
         predictions: Sequence[Prediction] = ()
         if decided is not None:
             predictions = self.judge.decide(ran.outputs[fetched.index(decided)], request.rows)
         datatypes = self._datatypes
-        response = encode_response(
+        response, length = encode_response(
             self.name,
             self.version,
             request.id,
             [(name, datatypes[name], array) for name, array in zip(wanted, ran.outputs, strict=False)],
+            request.binary,
         )
         issued = self.issuer.issue(time.time(), request.rows, predictions)
-        return ran, (response, (self.revision_header, (b"penstock-prediction-id", issued))), predictions
+        headers: tuple[Header, ...] = (self.revision_header, (b"penstock-prediction-id", issued))
+        if length is None:
+            answer: Answer = response, headers, JSON_TYPE
+        else:
+            answer = response, (*headers, (LENGTH_HEADER, b"%d" % length)), BINARY_TYPE
+        return ran, answer, predictions, time.perf_counter() - begun

@@ -10,7 +10,6 @@ from penstock_runtime.server.feedback.tally import Tally
 from penstock_runtime.server.http import (
     Disconnected,
     Header,
-    MethodNotAllowed,
     Receive,
     Scope,
     Send,
@@ -42,7 +41,7 @@ class MetricsApp:
                 raise not_found(scope["path"])
             require_method(scope, "GET", "HEAD")
         except ProtocolError as error:
-            await _refuse(send, error)
+            await answer_error(send, error)
             return
         body = exposition((self._metrics.lines(), self._tally.lines()))
         await answer(send, 200, body, content_type=_TEXT)
@@ -65,14 +64,10 @@ class AdminApp:
             require_method(scope, "POST")
             if self.intake is None:
                 raise Unavailable("the model is not loaded yet")
-            result = await self.intake.take(await read_body(scope, receive, MAX_FEEDBACK_BYTES))
+            result = await self.intake.take(await read_body(dict(scope["headers"]), receive, MAX_FEEDBACK_BYTES))
         except Disconnected:
             return
         except ProtocolError as error:
-            await _refuse(send, error)
+            await answer_error(send, error)
         else:
             await answer(send, 200, orjson.dumps(result))
-
-
-async def _refuse(send: Send, error: ProtocolError) -> None:
-    await answer_error(send, error, (error.allow,) if isinstance(error, MethodNotAllowed) else ())

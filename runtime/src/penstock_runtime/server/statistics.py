@@ -1,0 +1,78 @@
+"""The statistics extension: how often, and how long in all, since the process began.
+
+Sums of the same things that the metrics have as histograms, for tools that speak the protocol only. Like the
+metrics they never count probes, metadata and warm-up, and all calls come from the event loop.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from penstock_runtime.server.metrics import Metrics
+
+# Sizes of batches beyond these are counted together and not listed, so that no client can make the answer grow.
+MAX_BATCH_SIZES = 128
+_OTHERS = -1
+_STAGES = ("queue", "compute_input", "compute_infer", "compute_output")
+
+
+class Statistics:
+    """The numbers of one model, but for those that Metrics has."""
+
+    __slots__ = ("_batches", "_fail", "_last")
+
+    def __init__(self) -> None:
+        """Start at 0."""
+        self._fail = [0, 0.0]
+        self._last = 0.0
+        # Rows of a run -> runs, seconds of each stage, rows in all.
+        self._batches: dict[int, list[float]] = {}
+
+    def failed(self, seconds: float) -> None:
+        """Count a request that was not answered with 200, by its whole time."""
+        self._fail[0] += 1
+        self._fail[1] += seconds
+
+    def executed(self, rows: int, queued: float, decoding: float, running: float, encoding: float) -> None:
+        """Count one run of the model on `rows` rows, by the seconds of its stages."""
+        self._last = time.time()
+        batch = self._batches.get(rows) or self._batch(rows)
+        batch[0] += 1
+        batch[1] += queued
+        batch[2] += decoding
+        batch[3] += running
+        batch[4] += encoding
+        batch[5] += rows
+
+    def _batch(self, rows: int) -> list[float]:
+        key = rows if len(self._batches) < MAX_BATCH_SIZES else _OTHERS
+        return self._batches.setdefault(key, [0] * 6)
+
+    def describe(self, name: str, version: str, metrics: Metrics) -> dict[str, Any]:
+        """Return the numbers as the extension shows them; successes are those of `metrics`."""
+        count, *stages, rows = map(sum, zip([0] * 6, *self._batches.values(), strict=True))
+        return {"model_stats": [{
+            "name": name,
+            "version": version,
+            "last_inference": int(self._last * 1000),
+            "inference_count": rows,
+            "execution_count": count,
+            "inference_stats": {
+                "success": _duration(metrics.requests["ok"], metrics.request_seconds.sum),
+                "fail": _duration(*self._fail),
+                **{stage: _duration(count, seconds) for stage, seconds in zip(_STAGES, stages, strict=True)},
+                "cache_hit": _duration(0, 0.0),
+                "cache_miss": _duration(0, 0.0),
+            },
+            "batch_stats": [
+                {"batch_size": size,
+                 **{stage: _duration(batch[0], batch[index]) for index, stage in enumerate(_STAGES, 1) if index > 1}}
+                for size, batch in sorted(self._batches.items()) if size != _OTHERS
+            ],
+            "memory_usage": [],
+        }]}  # fmt: skip
+
+
+def _duration(count: float, seconds: float) -> dict[str, int]:
+    return {"count": int(count), "ns": round(seconds * 1e9)}
