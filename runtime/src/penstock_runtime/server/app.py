@@ -27,6 +27,7 @@ from penstock_runtime.server.http import (
     not_found,
     read_body,
     require_method,
+    while_connected,
 )
 from penstock_runtime.server.metrics import Metrics
 from penstock_runtime.server.serving import Serving
@@ -128,7 +129,7 @@ class DataApp:
         if self._state.in_flight > serving.executor.capacity:
             raise Overloaded
         body = await read_body(scope, receive, self._max_body_bytes)
-        return await serving.infer(body)
+        return await while_connected(scope, serving.infer(body))
 
     def _revision(self) -> tuple[Header, ...]:
         serving = self._state.serving
