@@ -9,7 +9,8 @@ from dataclasses import dataclass
 
 import orjson
 
-from penstock_runtime.engine.executor import Executor, Ran
+from penstock_runtime.engine.executor import Executor
+from penstock_runtime.engine.line import Ran
 from penstock_runtime.engine.session import PLATFORM
 from penstock_runtime.protocol.decode import Decoder, InferRequest
 from penstock_runtime.protocol.encode import encode_response
@@ -58,7 +59,6 @@ class Serving:
         metrics = self.metrics
         metrics.inference_seconds.observe(ran.ran)
         metrics.queue_seconds.observe(ran.queued)
-        metrics.batch_size.observe(request.rows)
         metrics.count_predictions(predictions)
         return answer
 
