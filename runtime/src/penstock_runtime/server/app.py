@@ -95,7 +95,7 @@ class DataApp:
         headers = self._headers()
         self._state.in_flight += 1
         try:
-            body, extra = await self._answer_inference(scope, receive)
+            body, extra = await while_connected(scope, self._answer_inference(scope, receive))
             await answer(send, 200, body, (*extra, *headers))
             outcome = "ok"
             self._metrics.request_seconds.observe(time.perf_counter() - start)
@@ -129,7 +129,7 @@ class DataApp:
         if self._state.in_flight > serving.executor.capacity:
             raise Overloaded
         body = await read_body(scope, receive, self._max_body_bytes)
-        return await while_connected(scope, serving.infer(body))
+        return await serving.infer(body)
 
     def _revision(self) -> tuple[Header, ...]:
         serving = self._state.serving
