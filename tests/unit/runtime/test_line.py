@@ -7,7 +7,7 @@ import asyncio
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penstock_runtime.engine.line import Job, Line
+from penstock_runtime.engine.line import Bounds, Job, Line
 
 
 def job(group: str | None, rows: int = 1, *, size: int = 1, seconds: float = 100.0) -> Job:
@@ -20,7 +20,7 @@ _LOOP.close()
 
 
 def waiting(*jobs: Job, max_rows: int = 32, max_bytes: int = 1000) -> Line:
-    line = Line(max_rows, max_bytes)
+    line = Line(Bounds(max_rows, max_bytes))
     for each in jobs:
         line.add(each)
     return line

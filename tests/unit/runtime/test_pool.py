@@ -15,8 +15,8 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from penstock_runtime.engine import pool as module
-from penstock_runtime.engine.line import Ran
+from penstock_runtime.engine.joint import MAX_DOUBTS, Joint
+from penstock_runtime.engine.line import Bounds, Ran
 from penstock_runtime.engine.pool import Pool
 from penstock_runtime.engine.session import Session, Tensor
 from penstock_runtime.protocol.errors import InvalidRequest, Overloaded, TimedOut
@@ -62,7 +62,7 @@ class Rig:
 async def busy_pool(
     session: Session, *, workers: int = 1, max_queue: int = 100, max_rows: int = 32
 ) -> AsyncIterator[Rig]:
-    pool = Pool(session, workers=workers, max_queue=max_queue, max_rows=max_rows)
+    pool = Pool(Joint(session, Bounds(max_rows)), workers=workers, max_queue=max_queue)
     busy = [asyncio.create_task(pool.run(DOUBLE, request(0, loops=FOREVER), 60)) for _ in range(workers)]
     await asyncio.sleep(0)
     try:
@@ -81,7 +81,7 @@ async def until(condition: Callable[[], bool]) -> None:
 
 
 async def test_a_lone_request_runs_at_once_and_alone(patient: Session) -> None:
-    pool = Pool(patient, workers=1, max_queue=0, max_rows=32)
+    pool = Pool(Joint(patient, Bounds(32)), workers=1, max_queue=0)
     runs: list[int] = []
     pool.on_run = runs.append
     for value in (1, 2, 3):
@@ -203,14 +203,14 @@ async def test_the_line_is_as_long_as_it_is_told_whatever_runs_together(patient:
 
 
 async def test_without_a_line_one_after_the_other_is_never_refused(patient: Session) -> None:
-    pool = Pool(patient, workers=1, max_queue=0, max_rows=32)
+    pool = Pool(Joint(patient, Bounds(32)), workers=1, max_queue=0)
     for value in range(200):
         await pool.run(DOUBLE, request(value), 60)
     pool.close()
 
 
 async def test_free_threads_share_what_comes_at_once(patient: Session) -> None:
-    pool = Pool(patient, workers=3, max_queue=10, max_rows=32)
+    pool = Pool(Joint(patient, Bounds(32)), workers=3, max_queue=10)
     runs: list[int] = []
     pool.on_run = runs.append
     tasks = [asyncio.create_task(pool.run(DOUBLE, request(value), 60)) for value in range(3)]
@@ -220,7 +220,7 @@ async def test_free_threads_share_what_comes_at_once(patient: Session) -> None:
 
 
 async def test_a_thread_that_becomes_free_takes_what_waits_while_others_are_busy(patient: Session) -> None:
-    pool = Pool(patient, workers=2, max_queue=10, max_rows=32)
+    pool = Pool(Joint(patient, Bounds(32)), workers=2, max_queue=10)
     stuck, brief = (asyncio.create_task(pool.run(DOUBLE, request(0, loops=n), 60)) for n in (FOREVER, FOREVER))
     waiting = [asyncio.create_task(pool.run(DOUBLE, request(value), 60)) for value in range(3)]
     await asyncio.sleep(0)
@@ -244,8 +244,8 @@ async def test_a_model_that_fails_together_but_not_alone_is_no_longer_run_togeth
 
     monkeypatch.setattr(Session, "run", alone_only)
     async with busy_pool(patient) as rig:
-        for doubts in range(module.MAX_DOUBTS):
-            assert rig.pool._doubts == doubts
+        for doubts in range(MAX_DOUBTS):
+            assert rig.pool._joint._doubts == doubts
             hold = rig.ask(request(0, width=9, loops=FOREVER))
             await rig.let_go()
             await until(lambda: len(rig.pool._line) == 0)
@@ -253,7 +253,7 @@ async def test_a_model_that_fails_together_but_not_alone_is_no_longer_run_togeth
             await asyncio.sleep(0)
             hold.cancel()
             assert [ran.outputs[0][0, 0] for ran in await asyncio.gather(*tasks)] == [0, 2]
-        assert rig.pool._line.max_rows == 1
+        assert rig.pool._joint.bounds.rows == 1
 
 
 async def test_rows_that_do_not_come_back_end_running_together_at_once(
@@ -270,7 +270,7 @@ async def test_rows_that_do_not_come_back_end_running_together_at_once(
         tasks = [rig.ask(request(value)) for value in range(2)]
         await rig.let_go()
         assert [ran.outputs[0].tolist() for ran in await asyncio.gather(*tasks)] == [[[0, 0]], [[2, 2]]]
-        assert rig.pool._line.max_rows == 1
+        assert rig.pool._joint.bounds.rows == 1
 
 
 async def test_nothing_of_a_request_is_kept_once_it_is_answered(patient: Session) -> None:
@@ -307,7 +307,7 @@ async def test_closing_drops_what_waits(patient: Session) -> None:
 
 def test_a_thread_survives_the_event_loop(patient: Session) -> None:
     async def leave() -> None:
-        pool = Pool(patient, workers=1, max_queue=1, max_rows=32)
+        pool = Pool(Joint(patient, Bounds(32)), workers=1, max_queue=1)
         asyncio.create_task(pool.run(DOUBLE, request(0, loops=20_000), 60)).add_done_callback(lambda _: None)
         await asyncio.sleep(0)
         pool.close()

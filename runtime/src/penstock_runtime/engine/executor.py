@@ -7,7 +7,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from penstock_runtime.engine.cpu import intra_op_threads
-from penstock_runtime.engine.line import Ran
+from penstock_runtime.engine.joint import Joint
+from penstock_runtime.engine.line import Bounds, Ran
 from penstock_runtime.engine.pool import Pool
 from penstock_runtime.engine.rows import count_rows
 from penstock_runtime.engine.session import Session, Tensor, Warmup
@@ -56,7 +57,7 @@ class Executor:
         that wait for a thread run together, up to so many rows.
         """
         self._session = session
-        self._pool = Pool(session, workers=workers, max_queue=max_queue, max_rows=max_batch_rows)
+        self._pool = Pool(Joint(session, Bounds(max_batch_rows)), workers=workers, max_queue=max_queue)
         self._strikes = 0
         self._runs = 0
         self._inline_again = 0.0

@@ -63,13 +63,21 @@ class Run:
             self.options.terminate = True
 
 
+@dataclass(slots=True)
+class Bounds:
+    """The most rows, and bytes of input, of a run of several requests; 1 row: each runs alone."""
+
+    rows: int
+    # Beyond it a run gains little by more rows, and the memory that the model takes for them is felt.
+    size: int = 4 * 2**20
+
+
 class Line:
     """First come, first served; the oldest takes with it those of its group that fit into one run."""
 
-    def __init__(self, max_rows: int, max_bytes: int) -> None:
-        """One run has at most `max_rows` rows and `max_bytes` of input, unless one request alone has more."""
-        self.max_rows = max_rows
-        self._max_bytes = max_bytes
+    def __init__(self, bounds: Bounds) -> None:
+        """A run keeps to `bounds`, unless one request alone is larger."""
+        self._bounds = bounds
         self._all: OrderedDict[Job, None] = OrderedDict()
         self._groups: dict[Hashable, OrderedDict[Job, None]] = {}
 
@@ -109,12 +117,12 @@ class Line:
     def _followers(self, head: Job, now: float) -> list[Job]:
         followers: list[Job] = []
         rows, size = head.rows, head.size
-        while head.group in self._groups and rows < self.max_rows:
+        while head.group in self._groups and rows < self._bounds.rows:
             job = next(iter(self._groups[head.group]))
             if job.deadline > now:
                 rows += job.rows
                 size += job.size
-                if rows > self.max_rows or size > self._max_bytes:
+                if rows > self._bounds.rows or size > self._bounds.size:
                     break
                 followers.append(job)
             self.remove(job)
