@@ -6,7 +6,11 @@ Some exports have a batch of 1 baked in behind a symbolic dimension, and some mo
 
 from __future__ import annotations
 
+import statistics
+import time
 from collections.abc import Sequence
+from contextlib import suppress
+from typing import NamedTuple
 
 import numpy as np
 
@@ -24,7 +28,49 @@ _SPREADS = (1, 10, 100)
 # Kernels for one row and for several add up in different orders; that is all they may differ by.
 _TOLERANCE = {2: 1e-2, 4: 1e-4, 8: 1e-9}
 
+# Rows of the run that shows what a row gains by company, and how often it is measured.
+_COMPANY = 8
+_MEASURED_RUNS = 15
+_MEASURED_SECONDS = 0.2
+
 _Row = dict[str, Tensor]
+
+
+class Batching(NamedTuple):
+    """How many rows may run together, the seconds that saves a row, and why if they may not."""
+
+    max_rows: int
+    saved: float = 0.0
+    reason: str | None = None
+
+
+ALONE = Batching(1)
+
+
+def try_out(session: Session, max_rows: int) -> Batching:
+    """Return how `session` can run rows together, where `max_rows` are asked for. Runs the model."""
+    if max_rows == 1:
+        return ALONE
+    reason = why_not_together(session)
+    if reason is not None:
+        return Batching(1, reason=reason)
+    rows = [_row(session.schema, size, 1, np.random.default_rng(0)) for size in _SIZES]
+    for row in rows:
+        with suppress(ProtocolError):
+            together = join([row] * min(_COMPANY, max_rows))
+            alone = _median_seconds(session, row)
+            return Batching(max_rows, alone - _median_seconds(session, together) / min(_COMPANY, max_rows))
+    return Batching(max_rows)
+
+
+def _median_seconds(session: Session, inputs: _Row) -> float:
+    times: list[float] = []
+    deadline = time.perf_counter() + _MEASURED_SECONDS
+    while len(times) < _MEASURED_RUNS and (not times or time.perf_counter() < deadline):
+        start = time.perf_counter()
+        _run(session, inputs)
+        times.append(time.perf_counter() - start)
+    return statistics.median(times)
 
 
 def why_not_together(session: Session) -> str | None:

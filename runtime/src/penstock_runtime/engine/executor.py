@@ -6,12 +6,14 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from penstock_runtime.engine.batchable import ALONE, Batching
 from penstock_runtime.engine.cpu import intra_op_threads
-from penstock_runtime.engine.joint import Joint
+from penstock_runtime.engine.joint import Finished, Joint
 from penstock_runtime.engine.line import Bounds, Ran
 from penstock_runtime.engine.pool import Pool
 from penstock_runtime.engine.rows import count_rows
 from penstock_runtime.engine.session import Session, Tensor, Warmup
+from penstock_runtime.engine.turn import Turn
 
 # A run shorter than this costs less than handing it to a thread and back.
 INLINE_SECONDS = 200e-6
@@ -21,6 +23,8 @@ TOO_LONG_SECONDS = 2e-3
 STRIKES = 3
 STRIKE_RUNS = 100
 BANISHED_SECONDS = 60.0
+# What a row must gain by a run with others for tiny requests to be collected, which itself takes some 10 us.
+WORTH_COLLECTING_SECONDS = 20e-6
 
 
 # Models up to this size are loaded a second time if that lets them run with fewer threads.
@@ -49,15 +53,16 @@ class Executor:
     """
 
     def __init__(
-        self, session: Session, *, workers: int, max_queue: int, warmup: Warmup, max_batch_rows: int = 1
+        self, session: Session, *, workers: int, max_queue: int, warmup: Warmup, batching: Batching = ALONE
     ) -> None:
         """`warmup` tells what one row takes; where it failed nothing runs inline.
 
-        With `max_batch_rows` above 1, which takes a model that rows do not notice each other in, requests
-        that wait for a thread run together, up to so many rows.
+        `batching` tells how many rows may run together, and whether that is worth it for tiny requests.
         """
         self._session = session
-        self._pool = Pool(Joint(session, Bounds(max_batch_rows)), workers=workers, max_queue=max_queue)
+        joint = Joint(session, Bounds(batching.max_rows))
+        self._pool = Pool(joint, workers=workers, max_queue=max_queue)
+        self._turn = Turn(joint, self._count_turn) if batching.saved >= WORTH_COLLECTING_SECONDS else None
         self._strikes = 0
         self._runs = 0
         self._inline_again = 0.0
@@ -73,7 +78,7 @@ class Executor:
     @property
     def capacity(self) -> int:
         """How many requests may be under way at the moment before the next one is too many."""
-        return self._pool.capacity
+        return self._pool.capacity + (self._turn.inside if self._turn else 0)
 
     @property
     def on_run(self) -> Callable[[int], None]:
@@ -93,12 +98,21 @@ class Executor:
         """
         start = time.perf_counter()
         if sum([array.size for array in inputs.values()]) <= self.inline_elements and (start >= self._inline_again):
+            if self._turn is not None and not self._turn.first():
+                return await self._turn.run(outputs, inputs)
             result = self._session.run(outputs, inputs)
             ran = time.perf_counter() - start
             self._watch(ran, start)
             self._pool.on_run(count_rows(inputs))
             return Ran(result, 0.0, ran)
         return await self._pool.run(outputs, inputs, seconds)
+
+    def _count_turn(self, finished: Finished) -> None:
+        ran = [result.ran for _, result in finished.results if isinstance(result, Ran)]
+        if ran:
+            # One by one, its requests would have kept the event loop longer.
+            self._watch(ran[0] / len(ran), time.perf_counter())
+            self._pool.on_run(finished.rows)
 
     def _watch(self, ran: float, now: float) -> None:
         self._runs += 1

@@ -15,7 +15,9 @@ from penstock_runtime.log import event, origin
 from penstock_runtime.protocol.errors import Overloaded, ProtocolError, Unavailable
 from penstock_runtime.server.http import (
     CLOSE,
+    GONE,
     STARTED,
+    TASK,
     Disconnected,
     Header,
     MethodNotAllowed,
@@ -27,7 +29,6 @@ from penstock_runtime.server.http import (
     not_found,
     read_body,
     require_method,
-    while_connected,
 )
 from penstock_runtime.server.metrics import Metrics
 from penstock_runtime.server.serving import Serving
@@ -93,15 +94,19 @@ class DataApp:
         start = scope.get(STARTED) or time.perf_counter()
         outcome = "server_error"
         headers = self._headers()
+        scope[TASK] = asyncio.current_task()
         self._state.in_flight += 1
         try:
-            body, extra = await while_connected(scope, self._answer_inference(scope, receive))
+            body, extra = await self._answer_inference(scope, receive)
             await answer(send, 200, body, (*extra, *headers))
             outcome = "ok"
             self._metrics.request_seconds.observe(time.perf_counter() - start)
         except Disconnected:
             outcome = "client_error"
         except asyncio.CancelledError:
+            if GONE in scope:
+                outcome = "client_error"
+                return
             # The time to finish is over: better an answer that says so than a connection that breaks.
             outcome = "rejected"
             await answer_error(send, Unavailable("the server is shutting down"), headers)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
-from typing import Any, TypeVar
+from typing import Any
 
 from penstock_runtime.protocol.encode import encode_error
 from penstock_runtime.protocol.errors import InvalidRequest, ProtocolError
@@ -15,12 +15,12 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 Header = tuple[bytes, bytes]
-T = TypeVar("T")
 
 # Key in an ASGI scope: perf_counter() when the request's first byte was parsed.
 STARTED = "penstock.started"
-# Key in an ASGI scope: what to call if the client goes away.
-ON_GONE = "penstock.on_gone"
+# Keys in an ASGI scope: the task to cancel if the client goes away before it is answered, and that it has gone.
+TASK = "penstock.task"
+GONE = "penstock.gone"
 # Seconds for a client to send its whole body.
 BODY_SECONDS = 60.0
 JSON_TYPE: Header = (b"content-type", b"application/json")
@@ -28,7 +28,7 @@ CLOSE: Header = (b"connection", b"close")
 
 
 class Disconnected(Exception):  # noqa: N818 - an event more than an error
-    """The client went away before its request was complete, or before it was answered."""
+    """The client went away before its request was complete."""
 
 
 async def read_body(scope: Scope, receive: Receive, limit: int) -> bytes:
@@ -74,28 +74,6 @@ async def _read_rest(message: Message, receive: Receive, limit: int) -> bytes:
 def too_large(limit: int) -> ProtocolError:
     """Return the error for a body beyond `limit` bytes."""
     return ProtocolError(f"the body is larger than {limit} bytes", status=413)
-
-
-async def while_connected(scope: Scope, work: Awaitable[T]) -> T:
-    """Return what `work` gives; cancels it and raises Disconnected if the client goes away meanwhile."""
-    task = asyncio.current_task()
-    gone = False
-
-    def leave() -> None:
-        nonlocal gone
-        gone = True
-        if task is not None:
-            task.cancel()
-
-    scope[ON_GONE] = leave
-    try:
-        return await work
-    except asyncio.CancelledError:
-        if not gone or task is None or task.uncancel():
-            raise
-        raise Disconnected from None
-    finally:
-        del scope[ON_GONE]
 
 
 async def answer(

@@ -9,12 +9,13 @@ import asyncio
 import errno
 import socket
 from time import perf_counter
+from typing import Any
 
 from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
-from penstock_runtime.server.http import ON_GONE, STARTED, App, bad_request
+from penstock_runtime.server.http import GONE, STARTED, TASK, App, bad_request
 
 # Longer than any common proxy keeps an idle upstream connection (Envoy: 1 h): the side that sends requests
 # must be the one that closes, or a request can meet a closing connection.
@@ -35,8 +36,10 @@ class _Protocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
-        if self.scope is not None and ON_GONE in self.scope:
-            self.scope[ON_GONE]()  # type: ignore[literal-required]
+        task: Any = self.scope.get(TASK) if self.scope is not None else None
+        if task is not None and self.cycle is not None and not self.cycle.response_started:
+            self.scope[GONE] = True  # type: ignore[literal-required]
+            task.cancel()
 
     def send_400_response(self, msg: str) -> None:
         self.transport.write(bad_request(msg))

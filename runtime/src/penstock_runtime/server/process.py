@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 
-from penstock_runtime.engine.batchable import why_not_together
+from penstock_runtime.engine.batchable import Batching, try_out
 from penstock_runtime.engine.cpu import concurrent_runs, cpu_quota
 from penstock_runtime.engine.executor import Executor, load_and_warm
 from penstock_runtime.engine.locate import locate_model
@@ -99,9 +99,9 @@ class Process:
         threads = session.threads
         judge = self._judge(session.schema)
         workers = concurrent_runs(quota, threads)
-        max_rows = await self._max_batch_rows(session)
+        batching = await self._try_batching(session)
         self._executor = Executor(session, workers=workers, max_queue=settings.serving.max_queue, warmup=warmup,
-                                  max_batch_rows=max_rows)  # fmt: skip
+                                  batching=batching)  # fmt: skip
         serving = Serving(
             name=settings.model_name, version=file.version, schema=session.schema, executor=self._executor,
             judge=judge, issuer=self._issuer, metrics=self._metrics, timeout=settings.serving.timeout,
@@ -118,18 +118,15 @@ class Process:
                   level=logging.WARNING, reason=warmup.failure)  # fmt: skip
         event(logger, "ready", model=settings.model_name, revision=settings.revision, version=file.version,
               cpu_quota=quota, intra_op_threads=threads, workers=workers, warmup_seconds=warmup.seconds,
-              inline_elements=self._executor.inline_elements, max_batch_rows=max_rows,
+              inline_elements=self._executor.inline_elements, max_batch_rows=batching.max_rows,
               decision_output=judge.output,
               load_seconds=round(self._metrics.load_seconds, 3))  # fmt: skip
 
-    async def _max_batch_rows(self, session: Session) -> int:
-        """Return the rows that may run together: what is asked for if the model is fit for it, else 1."""
-        asked = self._settings.serving.max_batch_rows
-        reason = await asyncio.to_thread(why_not_together, session) if asked > 1 else None
-        if reason is None:
-            return asked
-        event(logger, "requests are not run together", reason=reason)
-        return 1
+    async def _try_batching(self, session: Session) -> Batching:
+        batching = await asyncio.to_thread(try_out, session, self._settings.serving.max_batch_rows)
+        if batching.reason is not None:
+            event(logger, "requests are not run together", reason=batching.reason)
+        return batching
 
     def _judge(self, schema: ModelSchema) -> Judge:
         """Return the judge as configured; one that decides nothing where the mounted file names no output.
