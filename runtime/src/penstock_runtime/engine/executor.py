@@ -63,6 +63,8 @@ class Executor:
         joint = Joint(session, Bounds(batching.max_rows))
         self._pool = Pool(joint, workers=workers, max_queue=max_queue)
         self._turn = Turn(joint, self._count_turn) if batching.saved >= WORTH_COLLECTING_SECONDS else None
+        self._idle_capacity = workers + max_queue
+        self._on_run = self._pool.on_run
         self._strikes = 0
         self._runs = 0
         self._inline_again = 0.0
@@ -78,16 +80,17 @@ class Executor:
     @property
     def capacity(self) -> int:
         """How many requests may be under way at the moment before the next one is too many."""
-        return self._pool.capacity + (self._turn.inside if self._turn else 0)
+        capacity = self._pool.capacity if self._pool.inside else self._idle_capacity
+        return capacity if self._turn is None else capacity + self._turn.inside
 
     @property
     def on_run(self) -> Callable[[int], None]:
         """What is called, on the event loop, with the rows of each run of the model that ended well."""
-        return self._pool.on_run
+        return self._on_run
 
     @on_run.setter
     def on_run(self, call: Callable[[int], None]) -> None:
-        self._pool.on_run = call
+        self._on_run = self._pool.on_run = call
 
     async def run(self, outputs: Sequence[str], inputs: dict[str, Tensor], seconds: float) -> Ran:
         """Run the model on `inputs` within `seconds`.
@@ -103,7 +106,7 @@ class Executor:
             result = self._session.run(outputs, inputs)
             ran = time.perf_counter() - start
             self._watch(ran, start)
-            self._pool.on_run(count_rows(inputs))
+            self._on_run(count_rows(inputs))
             return Ran(result, 0.0, ran)
         return await self._pool.run(outputs, inputs, seconds)
 
@@ -112,7 +115,7 @@ class Executor:
         if ran:
             # One by one, its requests would have kept the event loop longer.
             self._watch(ran[0] / len(ran), time.perf_counter())
-            self._pool.on_run(finished.rows)
+            self._on_run(finished.rows)
 
     def _watch(self, ran: float, now: float) -> None:
         self._runs += 1

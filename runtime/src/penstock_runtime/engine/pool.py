@@ -38,7 +38,7 @@ class Pool:
         self._free = workers
         self._taken = 0
         self._settled = 0
-        self._inside = 0
+        self.inside = 0
         self._closed = False
         self.on_run: Callable[[int], None] = _ignore
 
@@ -50,7 +50,7 @@ class Pool:
     @property
     def capacity(self) -> int:
         """How many requests may be under way: those that run or were just answered, and a full line."""
-        return self._max_queue + self._inside - len(self._line) + self._free
+        return self._max_queue + self.inside - len(self._line) + self._free
 
     async def run(self, outputs: Sequence[str], inputs: dict[str, Tensor], seconds: float) -> Ran:
         """Run the model on `inputs` within `seconds`.
@@ -65,7 +65,7 @@ class Pool:
         job = Job(outputs, inputs, count_rows(inputs), count_bytes(inputs), self._group(outputs, inputs),
                   time.perf_counter(), seconds, loop.create_future())  # fmt: skip
         timer = loop.call_later(seconds, self._expire, job)
-        self._inside += 1
+        self.inside += 1
         try:
             self._begin(job)
             return await job.future
@@ -73,7 +73,7 @@ class Pool:
             self._abandon(job)
             raise
         finally:
-            self._inside -= 1
+            self.inside -= 1
             timer.cancel()
 
     def close(self) -> None:
