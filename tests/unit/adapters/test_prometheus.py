@@ -13,6 +13,7 @@ import aiohttp
 import pytest
 from aiohttp import web
 
+from penstock.adapters import prometheus
 from penstock.adapters.prometheus import Connection, PrometheusMetrics, promql
 from penstock.adapters.samples import joined
 from penstock.core.gates.samples import Series
@@ -201,3 +202,46 @@ async def test_no_connection_is_asked_twice_since_its_name_may_lead_elsewhere_by
             await metrics.samples(query())
             await metrics.samples(query())
     assert len(set(callers)) == 2
+
+
+def store(*times: float) -> Answer:
+    """A Prometheus that scraped two counters at these times, and knows `time` and the range of a selector."""
+
+    async def answer(request: web.Request) -> web.Response:
+        form = await request.post()
+        at = float(str(form.get("time", START)))
+        window = float(str(form["query"]).rpartition("[")[2].removesuffix("s]"))
+        seen = [(t, f"{t - START + 30_000:g}") for t in times if at - window <= t <= at]
+        return web.json_response(matrix(*(counter(*seen, outcome=o) for o in ("ok", "timeout") if seen)))
+
+    return answer
+
+
+@pytest.mark.parametrize("silence", [0, 7200])
+async def test_too_many_samples_for_one_answer_are_read_a_part_at_each_look(
+    session: aiohttp.ClientSession, monkeypatch: pytest.MonkeyPatch, silence: int
+) -> None:
+    """Each look goes on from where the last one ended, also over a time in which nothing was scraped."""
+    monkeypatch.setattr(prometheus, "_MAX_BODY", 8_000)
+    wanted = [START - 15 * i for i in range(1200, 0, -1) if not -17_000 < -15 * i < silence - 17_000]
+    looks: list[list[float]] = []
+    async with loopback(store(*wanted)) as server:
+        metrics = PrometheusMetrics(session, FakeClock(), Connection(server.url))
+        since = wanted[0] - 1
+        while since < wanted[-1] and len(looks) < 50:
+            ok, timeout = await metrics.samples(query(since))
+            assert ok.points == timeout.points
+            looks.append([at for at, _ in ok.points])
+            since = looks[-1][-1]
+    assert [at for look in looks for at in look] == wanted
+    assert 2 < len(looks) <= 21, "some 15 minutes at a time, the rest at once"
+
+
+async def test_a_part_that_is_too_large_by_itself_is_told(
+    session: aiohttp.ClientSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(prometheus, "_MAX_BODY", 500)
+    async with loopback(store(*(START - 15 * i for i in range(400)))) as server:
+        metrics = PrometheusMetrics(session, FakeClock(), Connection(server.url))
+        with pytest.raises(MetricsUnavailable, match="the answer is larger than"):
+            await metrics.samples(query(START - 6000))

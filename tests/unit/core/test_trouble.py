@@ -76,6 +76,19 @@ def test_an_outage_of_the_metrics_freezes_the_weight_and_decides_nothing() -> No
     assert uri_of_stable(scenario.run_until(served_by(V2))) == V2
 
 
+def test_a_gate_added_while_the_metrics_are_away_is_judged_blind_as_the_others() -> None:
+    scenario = under_way(Scenario())
+    scenario.metrics.down = "connection refused"
+    latency = {"name": "latency", "compare": {"signal": "latency", "maxRatio": 1.2}, "required": False}
+    gates = [*spec()["rollout"]["gates"], latency]
+    scenario.apply(spec(V2, rollout={**spec()["rollout"], "gates": gates}))
+    scenario.tick()
+    gates_seen = scenario.status.rollout.gates if scenario.status.rollout else ()
+    assert {g.name: g.verdict for g in gates_seen} == dict.fromkeys(("accuracy", "errors", "latency"), "CannotMeasure")
+    scenario.metrics.down = None
+    assert uri_of_stable(scenario.run_until(served_by(V2))) == V2
+
+
 def test_the_deadline_stands_still_while_blind() -> None:
     scenario = deployed(Scenario(requests_per_second=2))
     rollout = {**spec()["rollout"], "maxDuration": "10m", "onInconclusive": "Rollback"}

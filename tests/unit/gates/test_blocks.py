@@ -6,7 +6,6 @@ import pytest
 
 from penstock.core.gates.evidence import (
     REQUESTS,
-    Evidence,
     Plan,
     PodFact,
     Series,
@@ -19,54 +18,8 @@ from penstock.core.gates.evidence import (
     update,
     wanted_buckets,
 )
-from penstock.core.gates.record import GateRecord
-from tests.unit.gates.fleet import ACCURACY, ERRORS, LATENCY_GATE, START, Fleet, plan
-
-
-class Story:
-    """A fleet under a plan, looked at after each scrape."""
-
-    def __init__(self, chosen: Plan, scrape: float = 15.0) -> None:
-        self.plan = chosen
-        self.fleet = Fleet()
-        self.evidence = start(chosen)
-        self.at = START
-        self.every = scrape
-        self.seen = START - 3600.0
-
-    def tick(self, times: int = 1, skip: tuple[str, ...] = (), **bad: int) -> Evidence:
-        """One scrape interval: each pod serves 10 requests (`bad` of them, by pod with _ for -), then is scraped."""
-        for _ in range(times):
-            self.at += self.every
-            for pod in self.fleet.pods.values():
-                pod.serve(10, bad=bad.get(pod.name.replace("-", "_"), 0))
-                if pod.name not in skip:
-                    pod.scrape(self.at)
-            self.look()
-        return self.evidence
-
-    def look(self) -> Evidence:
-        series = self.fleet.series(self.seen, self.at)
-        self.evidence = update(self.plan, self.evidence, series, self.fleet.facts(), self.at)
-        return self.evidence
-
-    def errors(self) -> GateRecord:
-        return next(g for g in self.evidence.gates if g.name == "errors")
-
-
-def story(stable: int = 2, canary: int = 1, **settings: object) -> Story:
-    told = Story(plan(ERRORS, **{"block_seconds": 60.0, **settings}))
-    for i in range(stable):
-        told.fleet.add(f"s-{i}", "s1").serve(1000, bad=2)
-    for i in range(canary):
-        told.fleet.add(f"c-{i}", "c1", START - 1, ready=1.0)
-    told.fleet.scrape(START)
-    told.look()
-    return told
-
-
-def counts(record: GateRecord) -> tuple[int, int, int, int]:
-    return record.canary_n, record.canary_bad, record.stable_n, record.stable_bad
+from tests.unit.gates.fleet import ACCURACY, ERRORS, LATENCY_GATE, START, plan
+from tests.unit.gates.story import Story, counts, exposed, story
 
 
 def test_a_block_closes_at_a_scrape_once_it_is_long_enough() -> None:
@@ -104,11 +57,13 @@ def test_a_missed_scrape_makes_a_longer_block() -> None:
 
 
 def test_a_pod_silent_for_long_is_no_longer_waited_for() -> None:
+    """And the block that it was in is discarded: what it served since is not told, what the others did is."""
     told = story()
     told.tick(2)
     told.tick(11, skip=("s-1",))
-    assert told.errors().blocks == 1
-    assert counts(told.errors()) == (130, 0, 150, 0)
+    assert told.errors().blocks == 0
+    told.tick(4, skip=("s-1",))
+    assert counts(told.errors()) == (40, 0, 40, 0)
     told.tick(8)
     assert told.errors().blocks >= 2
 
@@ -170,6 +125,40 @@ def test_at_low_traffic_five_minutes_of_readiness_are_enough() -> None:
     assert told.errors().blocks == 0
     told.tick(2)
     assert told.errors().blocks == 1
+
+
+@pytest.mark.parametrize("waited", [0, 60, 400])
+def test_a_canary_that_waited_without_weight_is_cold_when_it_gets_some(waited: int) -> None:
+    """Behind a leading hold, or paused while it loads: its first requests are slow and fail as any pod's."""
+    told = Story(plan(ERRORS, block_seconds=60.0, cold_start_requests=100, cold_start_seconds=60.0))
+    told.evidence = mark_weight(told.evidence, 0, START)
+    for name, revision, created in (("s-0", "s1", START - 9000), ("c-0", "c1", START - 60)):
+        told.fleet.add(name, revision, created)
+    for _ in range(waited // 15):
+        told.at += 15
+        told.fleet.pods["s-0"].serve(10)
+        told.fleet.scrape(told.at)
+        told.look()
+    told.evidence = mark_weight(told.evidence, 50, told.at)
+    told.tick(10, c_0=5)
+    assert told.errors().blocks == 0
+    told.tick(4)
+    assert counts(told.errors())[:2] == (40, 0)
+
+
+def test_at_low_traffic_five_minutes_of_weight_are_enough_for_a_canary_that_waited() -> None:
+    told = Story(plan(ERRORS, cold_start_requests=10_000, cold_start_seconds=60.0))
+    told.evidence = mark_weight(told.evidence, 0, START)
+    told.fleet.add("s-0", "s1")
+    told.fleet.add("c-0", "c1")
+    told.tick(20)
+    assert not told.evidence.cursors["c-0"].warm
+    assert told.evidence.cursors["s-0"].warm
+    told.evidence = mark_weight(told.evidence, 5, told.at)
+    told.tick(19)
+    assert not told.evidence.cursors["c-0"].warm
+    told.tick()
+    assert told.evidence.cursors["c-0"].warm
 
 
 def test_a_pod_that_is_not_ready_stays_cold() -> None:
@@ -396,17 +385,48 @@ def test_windows_in_which_pods_come_do_not_show_the_split() -> None:
     assert observed_share(told.evidence) == (before[0] + 20, before[1] + 40)
 
 
-def test_bounds_come_from_stables_history_and_narrow_the_query() -> None:
-    told = Story(plan(LATENCY_GATE))
+def spread(center: float, n: int = 1000) -> list[float]:
+    """Latencies in seconds, from the median up to three times of it and down to a third."""
+    return [center * 3 ** (2 * i / n - 1) for i in range(n)]
+
+
+def test_bounds_come_from_stables_latency_of_late_and_narrow_the_query() -> None:
+    told = Story(plan(LATENCY_GATE, block_seconds=60.0))
     assert wanted_buckets(told.evidence) is None
-    told.fleet.add("s-0", "s1").serve(400, seconds=[0.01 * 1.01**i for i in range(400)])
-    told.fleet.scrape(START)
-    told.look()
+    pod = told.fleet.add("s-0", "s1")
+    pod.serve(5000, seconds=spread(1.0, 5000))  # the pod's start, or a busier time of day
+    told.tick()
+    assert not told.evidence.bounds
+    pod.serve(1000, seconds=spread(0.02))
+    told.tick()
     assert [b.level for b in told.evidence.bounds] == [0.5, 0.9, 0.99]
+    assert told.evidence.bounds[0].seconds == pytest.approx(0.02, rel=0.1)
+    assert told.evidence.bounds[-1].seconds == pytest.approx(0.06, rel=0.1)
     wanted = wanted_buckets(told.evidence)
     assert wanted is not None
     assert wanted[-1] == "+Inf"
     assert len(wanted) <= 11
+
+
+def test_where_little_happens_a_pods_whole_life_is_asked_after_one_block() -> None:
+    told = Story(plan(LATENCY_GATE, block_seconds=60.0))
+    told.fleet.add("s-0", "s1").serve(1000, seconds=spread(0.05))
+    told.tick(4)
+    assert not told.evidence.bounds
+    told.tick()
+    assert told.evidence.bounds[0].seconds == pytest.approx(0.05, rel=0.1)
+
+
+def test_a_pod_that_goes_before_it_has_shown_its_latency_is_followed_by_another() -> None:
+    told = Story(plan(LATENCY_GATE, block_seconds=60.0))
+    told.fleet.add("s-0", "s1")
+    told.tick()
+    del told.fleet.pods["s-0"]
+    told.fleet.add("s-1", "s1")
+    told.tick()
+    told.fleet.pods["s-1"].serve(1000, seconds=spread(0.05))
+    told.tick()
+    assert told.evidence.bounds[0].seconds == pytest.approx(0.05, rel=0.1)
 
 
 def test_a_young_stable_gets_its_bounds_from_its_first_200_requests() -> None:
@@ -428,11 +448,11 @@ def test_p99_only_with_enough_canary_traffic(per_tick: int, levels: list[float])
     told.fleet.add("c-0", "c1")
     told.fleet.scrape(START)
     told.look()
-    for i in (1, 2):
+    for i in (1, 2, 3):
         told.fleet.pods["s-0"].serve(40)
         told.fleet.pods["c-0"].serve(per_tick)
         told.fleet.scrape(START + 15 * i)
-    told.at = START + 30
+    told.at = START + 45
     told.look()
     assert [b.level for b in told.evidence.bounds] == levels
 
@@ -450,7 +470,7 @@ def test_the_query_goes_back_to_the_oldest_live_cursor() -> None:
 def test_keeping_only_milestones_reaches_the_same_blocks_with_single_points() -> None:
     """A source that keeps no history: each look has one point per counter and begins from what was persisted."""
     told = story(cold_start_requests=100, cold_start_seconds=30.0)
-    kept = dump(start(told.plan))
+    kept = dump(exposed(told.plan))
     writes = 0
     for i in range(1, 41):
         at = START + 15 * i

@@ -7,13 +7,13 @@ import random
 
 import pytest
 
-from penstock.core.gates.evidence import Plan, dump, dump_plan, load, load_plan, start, update
-from tests.unit.gates.fleet import START, Fleet, Rates, drive, plan
+from penstock.core.gates.evidence import Comparison, Plan, dump, dump_plan, load, load_plan, start, update
+from tests.unit.gates.fleet import ACCURACY, ERRORS, START, Fleet, Rates, drive, plan
 
 
-def busy(pods: int, scale: int) -> tuple[Plan, Fleet]:
+def busy(pods: int, scale: int, *gates: Comparison) -> tuple[Plan, Fleet]:
     """`pods` an arm with long names and counters of years, all gates at work."""
-    fleet, rng, chosen = Fleet(), random.Random(3), plan()
+    fleet, rng, chosen = Fleet(), random.Random(3), plan(*gates)
     for arm, revision in (("s", "s1"), ("c", "c1")):
         for i in range(pods):
             pod = fleet.add(f"fraud-detection-{arm}{'x' * 9}-{i:05d}-abcde", revision)
@@ -34,8 +34,25 @@ def test_64_pods_an_arm_fit_in_64_kib() -> None:
     assert load(json.loads(stored)) == evidence
 
 
+def test_as_many_latency_gates_as_the_api_allows_fit_too() -> None:
+    latency = [Comparison(f"latency-{ratio}", "latency", ratio, tolerance=1.1) for ratio in (1.2, 1.5, 2.0, 3.0)]
+    chosen, fleet = busy(64, 10_000_000, ACCURACY, ERRORS, *latency)
+    evidence = update(chosen, start(chosen), fleet.series(), fleet.facts(), START + 60)
+    assert all(g.blocks for g in evidence.gates)
+    assert len(json.dumps(dump(evidence), separators=(",", ":"))) <= 64 * 1024
+
+
 def test_an_empty_start_survives() -> None:
     assert load(json.loads(json.dumps(dump(start(plan()))))) == start(plan())
+
+
+def test_a_start_that_still_looks_at_stables_latency_survives() -> None:
+    fleet, chosen = Fleet(), plan()
+    fleet.add("s-0", "s1").serve(10_000_000)
+    fleet.scrape(START)
+    evidence = update(chosen, start(chosen), fleet.series(), fleet.facts(), START)
+    assert evidence.baseline is not None
+    assert load(json.loads(json.dumps(dump(evidence)))) == evidence
 
 
 def test_a_plan_survives() -> None:

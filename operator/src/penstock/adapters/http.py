@@ -14,6 +14,10 @@ class NoAnswer(Exception):  # noqa: N818
     """No usable answer; the message says why."""
 
 
+class TooLarge(NoAnswer):
+    """There was an answer, above the limit."""
+
+
 @dataclass(frozen=True, slots=True)
 class Request:
     """What to ask. `form` makes it a POST of a form."""
@@ -53,7 +57,7 @@ async def exchange(session: aiohttp.ClientSession, request: Request) -> Answer:
             async for chunk in response.content.iter_chunked(_CHUNK):
                 body += chunk
                 if len(body) > request.limit:
-                    raise NoAnswer(f"the answer is larger than {request.limit >> 20} MiB")
+                    raise TooLarge(f"the answer is larger than {request.limit >> 20} MiB")
             return Answer(response.status, bytes(body))
     except TimeoutError as exc:
         raise NoAnswer(f"no answer within {request.seconds:g} s") from exc

@@ -10,8 +10,8 @@ import json
 import math
 import re
 import ssl
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +20,17 @@ import aiohttp
 from penstock.core.gates.samples import Series
 from penstock.ports import Clock, MetricsUnavailable, SampleQuery
 
-from .http import Answer, NoAnswer, Request, exchange
+from .http import Answer, NoAnswer, Request, TooLarge, exchange
 from .samples import Points, bound, joined, series
 
 SLACK = 60.0
 """Seconds added to the window, for clocks that differ."""
 MAX_LOOKBACK = 6 * 3600.0
 _MAX_BODY = 64 << 20
+SLICE = 300.0
+"""Seconds of samples asked for at a time where those since the cursor are too many for one answer."""
+_ENOUGH = 900.0
+"""Seconds of samples after the cursor that surely hold new ones: cursors of pods lie at most 600 s apart."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,11 +77,13 @@ class PrometheusMetrics:
 
     async def samples(self, query: SampleQuery) -> tuple[Series, ...]:
         """See `Metrics.samples`."""
-        text = promql(query, self._clock.now(), self._connection.matchers or {})
-        url = self._connection.url
+        url, now = self._connection.url, self._clock.now()
         try:
-            answer = await exchange(self._session, self._request(text))
-            return joined(_series(item, query) for item in _result(answer) if _points(item, query))
+            try:
+                found = await self._ask(query, now, None)
+            except TooLarge:
+                found = await self._first(query, now)
+            return joined(_series(item, query) for item in found if _points(item, query))
         except OSError as exc:
             raise MetricsUnavailable(f"{url}: its credentials cannot be read: {exc}") from exc
         except NoAnswer as exc:
@@ -85,13 +91,30 @@ class PrometheusMetrics:
         except (ValueError, KeyError, TypeError, AttributeError) as exc:
             raise MetricsUnavailable(f"{url}: the answer is not one of Prometheus ({exc}); is the URL right?") from exc
 
-    def _request(self, text: str) -> Request:
+    async def _first(self, query: SampleQuery, now: float) -> Sequence[Any]:
+        """The oldest samples wanted, some minutes at a time until some are surely new: the next look goes on there."""
+        begin = max(query.since, now - MAX_LOOKBACK)
+        until, merged = begin, dict[tuple[tuple[str, str], ...], Any]()
+        while until < now and not _reach(merged.values(), begin + _ENOUGH):
+            after, until = until, min(until + SLICE, now)
+            for item in await self._ask(replace(query, since=after), until, until):
+                values = [value for value in item["values"] if after < float(value[0]) <= until]
+                whole = merged.setdefault(tuple(sorted(item["metric"].items())), {**item, "values": []})
+                whole["values"] += values
+        return tuple(merged.values())
+
+    async def _ask(self, query: SampleQuery, now: float, at: float | None) -> Sequence[Any]:
+        text = promql(query, now, self._connection.matchers or {})
+        return _result(await exchange(self._session, self._request(text, at)))
+
+    def _request(self, text: str, at: float | None) -> Request:
         connection = self._connection
+        moment = {} if at is None else {"time": f"{at:.3f}"}
         return Request(
             self._api,
             {"Accept": "application/json", **connection.headers()},
             # Thanos answers in part unless told not to; others ignore this.
-            {"query": text, "partial_response": "false", "timeout": f"{connection.seconds:g}s"},
+            {"query": text, **moment, "partial_response": "false", "timeout": f"{connection.seconds:g}s"},
             connection.seconds,
             _MAX_BODY,
         )
@@ -111,6 +134,10 @@ def promql(query: SampleQuery, now: float, matchers: Mapping[str, str]) -> str:
         spellings = {s for b in query.bucket_bounds for s in (bound(b), bound(b).removesuffix(".0"))}
         parts.append(f'le=~"|{_alternatives(sorted(spellings))}"')
     return f"{{{','.join(parts)}}}[{math.ceil(window)}s]"
+
+
+def _reach(found: Iterable[Any], at: float) -> bool:
+    return any(float(value[0]) > at for item in found for value in item["values"][-1:])
 
 
 def _points(item: Any, query: SampleQuery) -> Points:

@@ -45,7 +45,6 @@ class Reason(StrEnum):
     SERVING = "Serving"
     NOT_SERVING = "NotServing"
     PENDING = "Pending"
-    RECOVERING = "Recovering"
     RESOLVING = "Resolving"
     LOADING = "Loading"
     STEPPING = "Stepping"

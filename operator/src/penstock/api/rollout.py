@@ -175,6 +175,11 @@ _RISING = rules(
     )
 )
 
+# Each has bounds of its own to be kept for each pod: the evidence is one object of at most 64 KiB.
+_FEW_LATENCY_GATES = rules(
+    ("self.filter(g, g.compare.signal == 'latency').size() <= 4", "at most 4 gates may compare latency")
+)
+
 
 class Rollout(ApiModel):
     """How a new revision takes over."""
@@ -199,8 +204,11 @@ class Rollout(ApiModel):
     """Time a revision may take to become ready; one that takes longer is rejected."""
     revision_history_limit: Annotated[Int32, Field(ge=0, le=100)] = 10
     """Revisions kept, without pods, beyond those in use."""
-    gates: Annotated[tuple[Gate, ...], Field(max_length=16, json_schema_extra=list_map("name"))] = ()
-    """What the new revision must prove. None given: errors and latency with their defaults."""
+    gates: Annotated[
+        tuple[Gate, ...], Field(max_length=16, json_schema_extra={**list_map("name"), **_FEW_LATENCY_GATES})
+    ] = ()
+    """What the new revision must prove; at most 4 of them on latency. None given: errors and latency with their
+    defaults."""
 
     def effective_gates(self) -> tuple[Gate, ...]:
         """The gates given, or the default ones."""

@@ -102,6 +102,8 @@ class TrafficStatus(ApiModel):
 
     desired_weight: Int32 | None = None
     """Weight that the rollout asks for."""
+    desired_since: Timestamp | None = None
+    """Since when."""
     applied_weight: Int32 | None = None
     """Weight that was last written to the route."""
     observed_weight: float | None = None
@@ -176,8 +178,6 @@ class RolloutStatus(ApiModel):
     """The same for people: `3/5`."""
     steps_hash: Word | None = None
     """Hash of the steps that `stepIndex` counts in."""
-    base_replicas: Int32 | None = None
-    """Size of the stable revision when the rollout began."""
     started_at: Timestamp | None = None
     """When the rollout began."""
     step_started_at: Timestamp | None = None
@@ -186,8 +186,6 @@ class RolloutStatus(ApiModel):
     """When the canary first got traffic."""
     deadline_at: Timestamp | None = None
     """When `onInconclusive` applies."""
-    next_action_at: Timestamp | None = None
-    """When the operator will act next at the latest."""
     verdict: Verdict | None = None
     """What the required gates say together."""
     analysis_ref: AnalysisRef | None = None
@@ -211,6 +209,8 @@ class Retiring(ApiModel):
     """Name of the revision."""
     until: Timestamp | None = None
     """When its pods go."""
+    routed: bool | None = None
+    """Whether the route may have led to it: then its pods also wait until the router confirms that it does not."""
 
 
 class Rejection(ApiModel):

@@ -76,7 +76,8 @@ def resume(name: str, plan: Plan, live: Object | None) -> Running:
     if live is None or not status.get("evidence"):
         return Running(name, plan, ev.start(plan), int(status.get("seq", 0)), live)
     kept = replace(ev.load_plan(live["spec"]["plan"]), comparisons=plan.comparisons)
-    return Running(name, kept, ev.load(status["evidence"]), int(status.get("seq", 0)), live)
+    evidence = ev.adopt(kept, ev.load(status["evidence"]))
+    return Running(name, kept, evidence, int(status.get("seq", 0)), live)
 
 
 def pod_facts(revisions: Sequence[Revision | None]) -> dict[str, PodFact]:
@@ -105,7 +106,7 @@ def measure(running: Running, evidence: Evidence, weight: int, now: float, *, ex
         name=running.name,
         seq=running.seq,
         blind=outcome.verdict == gates.Verdict.CANNOT_MEASURE,
-        fresh_requests=canary_n,
+        fresh_requests=evidence.share[0],
         observed_weight=100 * canary_n / total if total else None,
         share_is_right=is_right or not exact,
     )

@@ -71,8 +71,9 @@ def aliases(owner: Owner, split: Split, ports: Mapping[str, int]) -> Iterable[Ob
 
 
 def route_refs(owner: Owner) -> list[Ref]:
-    """Addresses of routing objects that exist only at times."""
+    """Addresses of all objects that requests come by; which of them exist depends on router and roles."""
     return [
+        Ref(SERVICE, owner.namespace, owner.name),
         Ref(HTTP_ROUTE, owner.namespace, owner.name),
         Ref(SERVICE, owner.namespace, names.canary_alias(owner.name)),
         Ref(SERVICE, owner.namespace, names.stable_alias(owner.name)),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
 from penstock.api.analysis import AnalysisPhase
@@ -27,8 +27,11 @@ from penstock.api.status import (
 )
 from penstock.core import names
 from penstock.core.situations import (
+    canary_is_ready,
+    canary_pods_wanted,
     is_first,
     is_hotfix,
+    may_go,
     rollout_of,
     skips_the_steps,
     strategy,
@@ -66,7 +69,10 @@ def _rollout(world: World, **changes: Any) -> RolloutStatus:
 
 
 def _traffic(world: World, **changes: Any) -> TrafficStatus:
-    updated: TrafficStatus = _with(world.status.traffic or AT_REST, **changes)
+    before = world.status.traffic or AT_REST
+    if changes.get("desired_weight", before.desired_weight) != before.desired_weight:
+        changes["desired_since"] = Timestamp.at(world.now)
+    updated: TrafficStatus = _with(before, **changes)
     return updated
 
 
@@ -98,7 +104,6 @@ def start(world: World) -> Move:
         step_index=0,
         step=step_label(world, 0),
         steps_hash=strategy(world).hash,
-        base_replicas=world.spec.replicas,
         started_at=Timestamp.at(now),
         deadline_at=Timestamp.at(now + world.spec.rollout.max_duration.seconds()),
         reverting=reverting or None,
@@ -215,7 +220,7 @@ class _End:
 
 
 def _finish(world: World, end: _End, *, refuse: bool) -> Status:
-    """The canary is out: no traffic, and its pods go a little later."""
+    """The canary is out: no traffic, and its pods go a little later; not before the router has let go of them."""
     now, rollout, canary = Timestamp.at(world.now), rollout_of(world), world.status.canary
     entry = HistoryEntry(
         revision=_canary(world), digest=canary.digest if canary else None,
@@ -226,13 +231,16 @@ def _finish(world: World, end: _End, *, refuse: bool) -> Status:
         gate=end.gate, reason=end.reason, message=end.message, at=now,
     )  # fmt: skip
     until = Timestamp.at(world.now + world.settings.retire_seconds)
+    # a first revision's route goes as a whole: no router is left to confirm anything
+    was_routed = rollout.stage in (Stage.STEPPING, Stage.PROMOTING) and not is_first(world)
+    retiring = Retiring(revision=_canary(world), until=until, routed=was_routed or None)
     others = tuple(r for r in world.status.retiring if r.revision != _canary(world))
     finished: Status = _with(
         world.status,
         canary=None,
         rollout=None,
         traffic=AT_REST,
-        retiring=(*others, Retiring(revision=_canary(world), until=until))[-HISTORY_LIMIT:],
+        retiring=(*others, retiring)[-HISTORY_LIMIT:],
         history=(entry, *world.status.history)[:HISTORY_LIMIT],
         rejected=(rejection, *world.status.rejected)[:REJECTED_LIMIT] if refuse else world.status.rejected,
     )
@@ -305,10 +313,10 @@ def _roll_back(world: World, reason: str, message: str, gate: str | None = None)
 
 def _reject(world: World, reason: str, message: str) -> Move:
     status = _finish(world, _End(Outcome.REJECTED, reason, message), refuse=True)
-    return Move(
-        status, Reason.REJECTED, f"revision {_canary(world)} never got a request: {reason}: {message}", warning=True,
-        ended=AnalysisPhase.FAILED,
-    )  # fmt: skip
+    # the first revision is routed from its first ready pod on, since nobody else could answer
+    what = "is refused, and nothing is left to serve" if is_first(world) else "never got a request"
+    told = f"revision {_canary(world)} {what}: {reason}: {message}"
+    return Move(status, Reason.REJECTED, told, warning=True, ended=AnalysisPhase.FAILED)
 
 
 def reject_unloadable(world: World) -> Move:
@@ -331,16 +339,14 @@ def reject_changed_source(world: World) -> Move:
 
 def reject_late(world: World) -> Move:
     """It did not become ready in time; the cluster's own words say why."""
-    canary = world.canary
-    cause = "no pod became ready"
-    if canary and canary.unschedulable:
-        cause = f"Unschedulable: {canary.unschedulable}"
-    elif canary and canary.failure:
-        cause = f"{canary.failure.reason}: {canary.failure.message}"
-    elif world.schema_problem:
-        cause = world.schema_problem
     deadline = world.spec.rollout.progress_deadline
-    return _reject(world, Reason.PROGRESS_DEADLINE_EXCEEDED, f"not ready within {deadline}: {cause}")
+    if canary_is_ready(world):
+        told = f"its pods are ready, but for {deadline} {world.schema_problem or 'its schema is not known'}"
+    else:
+        ready, cause = world.canary.ready if world.canary else 0, world.canary.trouble if world.canary else ""
+        some = f"only {ready} of {canary_pods_wanted(world)} pods became ready" if ready else "no pod became ready"
+        told = f"not ready within {deadline}: {cause or some}"
+    return _reject(world, Reason.PROGRESS_DEADLINE_EXCEEDED, told)
 
 
 def reject_schema(world: World) -> Move:
@@ -352,9 +358,8 @@ def decide_late(world: World) -> Move:
     """`maxDuration` is over without a decision: do what the user said."""
     match world.spec.rollout.on_inconclusive:
         case OnInconclusive.ROLLBACK:
-            end = _End(Outcome.ROLLED_BACK, Reason.INCONCLUSIVE, f"undecided after {world.spec.rollout.max_duration}")
-            status = _finish(world, end, refuse=True)
-            return Move(status, Reason.ROLLED_BACK, end.message, warning=True, ended=AnalysisPhase.INCONCLUSIVE)
+            move = _roll_back(world, Reason.INCONCLUSIVE, f"undecided after {world.spec.rollout.max_duration}")
+            return replace(move, ended=AnalysisPhase.INCONCLUSIVE)
         case OnInconclusive.PROMOTE:
             return _promoting(
                 world, f"undecided after {world.spec.rollout.max_duration}, and onInconclusive is Promote"
@@ -367,6 +372,6 @@ def decide_late(world: World) -> Move:
 
 def retire(world: World) -> Move:
     """A revision's time is over: its pods may go."""
-    left = tuple(r for r in world.status.retiring if r.until is not None and r.until.unix() > world.now)
+    left = tuple(r for r in world.status.retiring if not may_go(world, r))
     gone = ", ".join(str(r.revision) for r in world.status.retiring if r not in left)
     return Move(_with(world.status, retiring=left), Reason.HEALTHY, f"pods of {gone} go", silent=True)

@@ -17,7 +17,6 @@ ANNOTATION_OUTCOME = f"{GROUP}/outcome"
 ANNOTATION_REASON = f"{GROUP}/outcome-reason"
 ANNOTATION_MESSAGE = f"{GROUP}/outcome-message"
 ANNOTATION_AT = f"{GROUP}/outcome-at"
-ANNOTATION_ANALYSIS = f"{GROUP}/analysis"
 ANNOTATION_COHORT = f"{GROUP}/cohort"
 
 ENDED = frozenset({"Failed", "Succeeded"})
@@ -40,9 +39,8 @@ def rfc3339(at: float) -> str:
     return datetime.fromtimestamp(int(at), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def revisions(records: Iterable[Object], deployments: Iterable[Object], pods: Iterable[Object]) -> dict[str, Revision]:
+def revisions(records: Iterable[Object], pods: Iterable[Object]) -> dict[str, Revision]:
     """All revisions that were ever rendered and are still remembered, by name."""
-    deployed = {d["metadata"]["labels"].get(LABEL_REVISION) for d in deployments}
     by_revision: dict[str, list[Pod]] = {}
     for live in pods:
         if (live.get("status") or {}).get("phase") in ENDED:
@@ -52,11 +50,11 @@ def revisions(records: Iterable[Object], deployments: Iterable[Object], pods: It
     found = {}
     for record in records:
         name = record["metadata"]["labels"][LABEL_REVISION]
-        found[name] = _revision(record, tuple(by_revision.get(name, ())), deployed=name in deployed)
+        found[name] = _revision(record, tuple(by_revision.get(name, ())))
     return found
 
 
-def _revision(record: Object, pods: tuple[Pod, ...], *, deployed: bool) -> Revision:
+def _revision(record: Object, pods: tuple[Pod, ...]) -> Revision:
     meta = record["metadata"]
     notes = meta.get("annotations") or {}
     data = record["data"]
@@ -71,7 +69,6 @@ def _revision(record: Object, pods: tuple[Pod, ...], *, deployed: bool) -> Revis
         outcome_message=notes.get(ANNOTATION_MESSAGE, ""),
         outcome_at=timestamp(notes.get(ANNOTATION_AT)),
         pods=tuple(sorted(pods, key=lambda p: p.name)),
-        deployed=deployed,
         live=record,
     )
 

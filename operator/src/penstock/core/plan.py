@@ -154,11 +154,18 @@ def _outcome_note(world: World, revision: Revision) -> dict[str, str]:
 
 
 def _serving(world: World) -> Iterable[Object]:
-    cohort = world.status.rollout.id if world.status.rollout else None
     for name, replicas in pods_wanted(world).items():
         revision = world.revisions.get(name)
         if revision is not None:
-            yield from manifests.of_revision(world.owner, revision, replicas, world.raw_spec.get("feedback"), cohort)
+            cohort, feedback = _cohort_of(world, name), world.raw_spec.get("feedback")
+            yield from manifests.of_revision(world.owner, revision, replicas, feedback, cohort)
+
+
+def _cohort_of(world: World, revision: str) -> str | None:
+    """The rollout whose labels a revision's pods count: for the canary from the start, since nobody asks it yet."""
+    rollout = world.status.rollout
+    told = _is_canary(world, revision) or (_is_stable(world, revision) and s.stable_compares_labels(world))
+    return rollout.id if rollout and told else None
 
 
 def _routing(world: World) -> Iterable[Object]:
@@ -195,8 +202,10 @@ def _applies(wanted: Iterable[Object], live: Live) -> Iterable[Action]:
 def _cohorts(world: World) -> Iterable[Action]:
     """A running pod would see its changed ConfigMap a minute late; an annotation makes its kubelet look at once.
 
-    Pods of the canary need no push, since their ConfigMap had the cohort before they started; those that are older
-    than the rollout (the status was lost, or the revision came back before its pods were gone) do.
+    Once all of stable's have it the canary gets its first weight: what remains is the second or two until the kubelet
+    has written and the server has read it. Pods of the canary need no push, since their ConfigMap had the cohort before
+    they started; those that are older than the rollout (the status was lost, or the revision came back before its pods
+    were gone) do.
     """
     rollout = world.status.rollout
     if rollout is None or rollout.stage in (None, Stage.RESOLVING) or not rollout.id or world.stable is None:
@@ -204,7 +213,8 @@ def _cohorts(world: World) -> Iterable[Action]:
     began = rollout.started_at.unix() if rollout.started_at else 0.0
     # pods are dated in whole seconds
     older = [pod for pod in (world.canary.pods if world.canary else ()) if pod.created_at + 1 <= began]
-    for pod in (*world.stable.pods, *older):
+    told = world.stable.pods if s.stable_compares_labels(world) else ()
+    for pod in (*told, *older):
         if pod.cohort != rollout.id and pod.ready:
             yield Annotate(ref_of(pod.live), {observe.ANNOTATION_COHORT: rollout.id}, fence_of(pod.live))
 
@@ -219,11 +229,11 @@ def _removals(world: World, live: Live) -> Iterable[Action]:
         revision = obj["metadata"].get("labels", {}).get(LABEL_REVISION)
         if obj["kind"] not in manifests.REVISION_KINDS or not revision or revision in wanted:
             continue
-        if _is_canary(world, revision) or world.traffic.weights.get(revision):
+        if _is_canary(world, revision) or (world.traffic.weights.get(revision) and not s.nothing_is_to_serve(world)):
             continue
         if observe.is_ours(world.owner, obj):
             yield Delete(ref_of(obj), fence_of(obj))
-    yield from _stray_aliases(world, live)
+    yield from _stray_routes(world, live)
     yield from _old_records(world)
 
 
@@ -231,12 +241,21 @@ def _is_canary(world: World, revision: str) -> bool:
     return world.status.canary is not None and world.status.canary.revision == revision
 
 
-def _stray_aliases(world: World, live: Live) -> Iterable[Action]:
-    """The canary's alias without a canary, and the HTTPRoute of a router no longer used."""
+def _is_stable(world: World, revision: str) -> bool:
+    return world.status.stable is not None and world.status.stable.revision == revision
+
+
+def _stray_routes(world: World, live: Live) -> Iterable[Action]:
+    """The canary's alias without a canary, the HTTPRoute of a router no longer used; all where nothing is to serve.
+
+    Where a revision is to serve and its record is gone nobody knows what is wanted, and all of it stays.
+    """
     wanted = {ref_of(m) for m in _routing(world)}
+    if not wanted and not s.nothing_is_to_serve(world):
+        return
     for ref in manifests.route_refs(world.owner):
         found = live.get(ref)
-        if found is not None and wanted and ref not in wanted and observe.is_ours(world.owner, found):
+        if found is not None and ref not in wanted and observe.is_ours(world.owner, found):
             yield Delete(ref, fence_of(found))
 
 

@@ -15,6 +15,7 @@ from penstock.api.status import (
     LastHealthy,
     Outcome,
     Rejection,
+    Retiring,
     RevisionStatus,
     Status,
     TrafficStatus,
@@ -48,12 +49,18 @@ def recover(world: World) -> Move:
     """A status that says what the children prove, and no more."""
     stable = candidate(world)
     refused = [r for r in world.revisions.values() if r.outcome in REFUSED]
+    until = Timestamp.at(world.now + world.settings.retire_seconds)
     ended = [r for r in world.revisions.values() if r.outcome]
     status = Status(
         seq=0,
         stable=_stable(stable) if stable else None,
         last_healthy=LastHealthy(revision=stable.name) if stable else None,
         traffic=TrafficStatus(desired_weight=0, applied_weight=0),
+        retiring=tuple(
+            Retiring(revision=name, until=until, routed=True)
+            for name in sorted(routed(world))
+            if stable is not None and name != stable.name
+        ),
         rejected=tuple(
             Rejection(
                 spec_hash=r.spec_hash,

@@ -9,14 +9,15 @@ the docs is drawn from this table.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 from penstock.api.status import Stage
-from penstock.core import clocks, moves, recovery
+from penstock.core import clocks, moves, reach, recovery
 from penstock.core import situations as s
 from penstock.core.moves import Move, Then
-from penstock.core.world import World
+from penstock.core.plan import split_of
+from penstock.core.world import Traffic, World
 
 When: TypeAlias = Callable[[World], bool]
 
@@ -71,6 +72,8 @@ RULES: tuple[Rule, ...] = (
         moves.reject_schema,
         "Idle",
     ),
+    Rule("weight cannot be made any more", EXPOSED, (reach.weight_is_out_of_reach,), reach.withdraw, ""),
+    Rule("a third is in the way", LOADING | STEPPING, (reach.a_third_is_in_the_way,), reach.clear_the_way, ""),
     # nothing moves forward without consent and sight
     Rule("a human begins to hold it", ROLLING, (s.hold_begins,), clocks.note_hold, ""),
     Rule("nobody holds it any more", ROLLING, (s.hold_is_over,), clocks.note_going_on, ""),
@@ -111,3 +114,13 @@ def decide(world: World) -> tuple[Rule | None, Move | None]:
         if rule.applies(world):
             return rule, rule.then(world) if rule.then else None
     return None, None
+
+
+def after(world: World, move: Move | None) -> World:
+    """What is told and made from now on. Nobody has seen a split act that the move has only just asked for."""
+    if move is None:
+        return world
+    moved = replace(world, status=move.status)
+    if split_of(moved).shares() == split_of(world).shares():
+        return moved
+    return replace(moved, traffic=Traffic(world.traffic.weights, confirmed=False, problem="the route is changing"))

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from penstock.api import traffic as api_traffic
-from penstock.core import names
+from penstock.core import names, parents
 from penstock.core.objects import (
     HTTP_ROUTE,
     LABEL_COMPONENT,
@@ -21,6 +21,7 @@ from penstock.core.objects import (
     Kind,
     Object,
 )
+from penstock.core.quantities import same
 from penstock.core.render import Owner, metadata
 from penstock.core.world import Revision, Traffic
 
@@ -128,15 +129,22 @@ class ReplicaRouter:
         """See Router. The share is that of the ready pods the Service selects."""
         found = next((o for o in live if _is_main_service(o)), None)
         if found is None:
-            return Traffic({}, confirmed=False, problem="the Service does not exist yet")
+            return _without("the Service", split)
         model = found["metadata"]["name"]
         chosen = found["spec"].get("selector", {})
         only = chosen.get(LABEL_REVISION)
         counts = {r.name: r.ready for r in revisions.values() if r.ready and only in (None, r.name)}
         total = sum(counts.values())
         weights = {name: round(100 * n / total) for name, n in counts.items()} if total else {}
-        same = chosen == self._selector(model, split)
-        return Traffic(weights, confirmed=same, problem="" if same else "the Service still selects other pods")
+        right = bool(split.shares()) and chosen == self._selector(model, split)
+        return Traffic(weights, confirmed=right, problem="" if right else "the Service still selects other pods")
+
+
+def _without(what: str, split: Split) -> Traffic:
+    """No such object: as it must be where nobody is to get anything."""
+    if not split.shares():
+        return Traffic({}, confirmed=True)
+    return Traffic({}, confirmed=False, problem=f"{what} does not exist yet")
 
 
 def _is_main_service(obj: Object) -> bool:
@@ -169,14 +177,22 @@ class GatewayRouter:
         ]
 
     def _route(self, owner: Owner, split: Split) -> Object:
-        prefixes = [m.path_prefix for m in self._traffic.matches] or [f"/v2/models/{owner.name}"]
+        return {
+            "apiVersion": HTTP_ROUTE.api_version,
+            "kind": HTTP_ROUTE.kind,
+            "metadata": metadata(owner, owner.name, "route"),
+            "spec": self._spec(owner.name, split),
+        }
+
+    def _spec(self, model: str, split: Split) -> Object:
+        prefixes = [m.path_prefix for m in self._traffic.matches] or [f"/v2/models/{model}"]
         spec: dict[str, Any] = {
             "parentRefs": [ref.model_dump(by_alias=True, exclude_none=True) for ref in self._traffic.parent_refs],
             "rules": [
                 {
                     "matches": [{"path": {"type": "PathPrefix", "value": p}} for p in prefixes],
                     "backendRefs": [
-                        {"name": names.of_revision(owner.name, revision), "port": 80, "weight": weight}
+                        {"name": names.of_revision(model, revision), "port": 80, "weight": weight}
                         for revision, weight in split.shares().items()
                     ],
                 }
@@ -184,19 +200,14 @@ class GatewayRouter:
         }
         if self._traffic.hostnames:
             spec["hostnames"] = list(self._traffic.hostnames)
-        return {
-            "apiVersion": HTTP_ROUTE.api_version,
-            "kind": HTTP_ROUTE.kind,
-            "metadata": metadata(owner, owner.name, "route"),
-            "spec": spec,
-        }
+        return spec
 
     def observe(self, split: Split, live: Sequence[Object], revisions: Mapping[str, Revision]) -> Traffic:
-        """See Router. Confirmed when every parent accepted this very generation of the route."""
+        """See Router. Confirmed when every parent accepted this very generation of the route, and it is as wanted."""
         del revisions
         route = next((o for o in live if o["kind"] == HTTP_ROUTE.kind), None)
         if route is None:
-            return Traffic({}, confirmed=False, problem="the HTTPRoute does not exist yet")
+            return _without("the HTTPRoute", split)
         generation = int(route["metadata"].get("generation", 0))
         weights = _backend_weights(route)
         if weights != split.shares():
@@ -206,30 +217,21 @@ class GatewayRouter:
                 problem="the HTTPRoute still has other weights",
                 generation=generation,
             )
-        problem = _route_problem(route, generation, len(self._traffic.parent_refs))
-        return Traffic(weights, confirmed=not problem, problem=problem, generation=generation)
+        if not same({"hostnames": [], **self._spec(route["metadata"]["name"], split)}, route["spec"]):
+            problem = "the HTTPRoute still has other gateways, host names or paths"
+            return Traffic(weights, confirmed=False, problem=problem, generation=generation)
+        told = parents.answer(route)
+        return Traffic(
+            weights,
+            confirmed=not told.problem,
+            problem=told.problem,
+            generation=generation,
+            broken=told.broken,
+            refused=told.refused,
+        )
 
 
 def _backend_weights(route: Object) -> dict[str, int]:
     prefix = route["metadata"]["name"] + "-"
     rules = route["spec"].get("rules") or [{}]
     return {ref["name"].removeprefix(prefix): int(ref.get("weight", 1)) for ref in rules[0].get("backendRefs", ())}
-
-
-def _route_problem(route: Object, generation: int, parents_wanted: int) -> str:
-    parents = (route.get("status") or {}).get("parents") or []
-    if len(parents) < parents_wanted:
-        return (
-            "no gateway has taken up the HTTPRoute: is spec.traffic.parentRefs right and a gateway controller running?"
-        )
-    for parent in parents:
-        conditions = {c["type"]: c for c in parent.get("conditions") or ()}
-        for type_ in ("Accepted", "ResolvedRefs"):
-            condition = conditions.get(type_)
-            gateway = parent["parentRef"]["name"]
-            if condition is None or int(condition.get("observedGeneration", 0)) < generation:
-                return f"gateway {gateway} has not yet taken over generation {generation} of the HTTPRoute"
-            if condition["status"] != "True":
-                words = f"{condition.get('reason')}: {condition.get('message', '')}"
-                return f"gateway {gateway}: {type_} is {condition['status']} ({words})"
-    return ""

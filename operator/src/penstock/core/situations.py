@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from penstock.api.conditions import Reason
 from penstock.api.rollout import OnSchemaChange
-from penstock.api.status import Outcome, RolloutStatus, Stage, Verdict
+from penstock.api.status import Outcome, Retiring, RolloutStatus, Stage, Verdict
 from penstock.core.schema import Compatibility
 from penstock.core.strategy import Strategy, strategy_of
 from penstock.core.world import World
@@ -32,6 +32,12 @@ def is_rolling(world: World) -> bool:
 def is_first(world: World) -> bool:
     """Nothing was ever trusted: there is nothing to compare with and nothing to go back to."""
     return world.status.stable is None
+
+
+def nothing_is_to_serve(world: World) -> bool:
+    """A first revision was refused or given up: no revision may get requests. A status that knows nothing says no."""
+    status = world.status
+    return status.stable is None and status.canary is None and bool(status.history)
 
 
 def status_was_lost(world: World) -> bool:
@@ -159,12 +165,27 @@ def digests_differ(world: World) -> bool:
 
 
 def takes_too_long(world: World) -> bool:
-    """The progress deadline is over and the canary is not ready."""
+    """The progress deadline is over and the canary is not ready, or has been for as long and cannot be compared."""
     rollout = rollout_of(world)
-    started = rollout.started_at.unix() if rollout.started_at else world.now
     if is_held(world) or rollout.held_since is not None:
         return False
-    return world.now >= started + world.spec.rollout.progress_deadline.seconds() and not canary_is_ready(world)
+    began = rollout.started_at.unix() if rollout.started_at else world.now
+    if canary_is_ready(world):
+        if schema_is_known(world):
+            return False
+        began = max([began, *(p.ready_since for p in (world.canary.pods if world.canary else ()) if p.ready_since)])
+    return world.now >= began + world.spec.rollout.progress_deadline.seconds()
+
+
+def pods_are_overdue(world: World) -> bool:
+    """The pods that the weight asked for needs were not there within the progress deadline."""
+    rollout, traffic = rollout_of(world), world.status.traffic
+    if traffic is None or traffic.desired_since is None or canary_is_ready(world):
+        return False
+    if is_held(world) or rollout.held_since is not None:
+        return False
+    waits = traffic.applied_weight != traffic.desired_weight or rollout.stage == Stage.PROMOTING
+    return waits and world.now >= traffic.desired_since.unix() + world.spec.rollout.progress_deadline.seconds()
 
 
 def is_rendered(world: World) -> bool:
@@ -218,11 +239,19 @@ def is_hotfix(world: World) -> bool:
 
 def is_alone_with_stable(world: World) -> bool:
     """No third revision has pods that a blended Service would send requests to."""
-    if strategy(world).router.exact:
-        return True
+    return strategy(world).router.exact or not thirds(world)
+
+
+def thirds(world: World) -> list[str]:
+    """Revisions that have pods and are neither stable nor canary."""
     status = world.status
     ours = {r.revision for r in (status.stable, status.canary) if r}
-    return all(not r.pods or r.name in ours for r in world.revisions.values())
+    return sorted(r.name for r in world.revisions.values() if r.pods and r.name not in ours)
+
+
+def can_be_made(world: World, weight: int) -> bool:
+    """The router can give the canary this share and no more, and stable all the rest, with the pods as wanted."""
+    return weight in (0, 100) or (not strategy(world).problem_with(weight) and is_alone_with_stable(world))
 
 
 def skips_the_steps(world: World) -> bool:
@@ -243,11 +272,36 @@ def was_healthy_lately(world: World, revision: str) -> bool:
 
 
 def weight_is_due(world: World) -> bool:
-    """The step's weight is not applied yet and its pods are there."""
+    """The step's weight is not applied yet, its pods are there, and stable counts labels of the same time."""
+    return _pods_for_the_weight_are_there(world) and not awaits_the_cohort(world)
+
+
+def stable_compares_labels(world: World) -> bool:
+    """Pods of stable count labels for this rollout: the canary has weight, or gets its first now.
+
+    No earlier, such as while it loads, holds at 0 % or is paused: stable's labels would be riper than the canary's.
+    """
+    rollout, traffic = world.status.rollout, world.status.traffic
+    if rollout is None or traffic is None:
+        return False
+    if traffic.applied_weight:
+        return True
+    return rollout.stage == Stage.STEPPING and not is_paused(world) and _pods_for_the_weight_are_there(world)
+
+
+def awaits_the_cohort(world: World) -> bool:
+    """The first weight waits until each pod of stable that serves was told; others answer nobody."""
+    traffic, stable = world.status.traffic, world.stable
+    if stable is None or traffic is None or traffic.applied_weight or not stable_compares_labels(world):
+        return False
+    return any(pod.ready and pod.cohort != rollout_of(world).id for pod in stable.pods)
+
+
+def _pods_for_the_weight_are_there(world: World) -> bool:
     traffic = world.status.traffic
     if traffic is None or traffic.applied_weight == traffic.desired_weight:
         return False
-    return canary_is_ready(world) and (traffic.desired_weight == 100 or is_alone_with_stable(world))
+    return canary_is_ready(world) and can_be_made(world, traffic.desired_weight or 0)
 
 
 def weight_acts(world: World) -> bool:
@@ -329,4 +383,10 @@ def traffic_rests(world: World) -> bool:
 
 def something_retires(world: World) -> bool:
     """A revision's time has come."""
-    return any(r.until is None or r.until.unix() <= world.now for r in world.status.retiring)
+    return any(may_go(world, retiring) for retiring in world.status.retiring)
+
+
+def may_go(world: World, retiring: Retiring) -> bool:
+    """Its time is over, and no router may still send it requests."""
+    is_over = retiring.until is None or retiring.until.unix() <= world.now
+    return is_over and (not retiring.routed or world.traffic.confirmed)

@@ -28,7 +28,7 @@ from penstock.core.gates.evidence import GateJudgement
 from penstock.core.plan import pods_wanted
 from penstock.core.recovery import routed
 from penstock.core.routing import selector
-from penstock.core.situations import spec_is_unreadable
+from penstock.core.situations import spec_is_unreadable, status_was_lost
 from penstock.core.story import Story, impact_of, tell
 from penstock.core.world import World
 
@@ -53,7 +53,7 @@ def complete(world: World, before: Status) -> Status:
     )
     story = tell(world, status)
     serving = stable or canary
-    wanted, ready = (serving.replicas or 0, serving.ready or 0) if serving else (world.spec.replicas, _routed(world))
+    wanted, ready = (serving.replicas or 0, serving.ready or 0) if serving else (world.spec.replicas, _unknown(world))
     status = status.model_copy(
         update={
             "observed_generation": world.generation,
@@ -71,9 +71,9 @@ def complete(world: World, before: Status) -> Status:
     return status.model_copy(update={"seq": (before.seq or 0) + 1})
 
 
-def _routed(world: World) -> int:
-    """Ready pods that the live route leads to, of which the status does not know."""
-    return sum(world.revisions[name].ready for name in routed(world))
+def _unknown(world: World) -> int:
+    """Ready pods that the live route leads to, where the status was lost and does not know of them."""
+    return sum(world.revisions[name].ready for name in routed(world)) if status_was_lost(world) else 0
 
 
 def _selector_text(world: World, serving: RevisionStatus | None) -> str:

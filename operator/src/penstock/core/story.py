@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from penstock.api.conditions import Reason
 from penstock.api.status import Phase, Stage, Status, Verdict
-from penstock.core import recovery
+from penstock.core import reach, recovery
 from penstock.core import situations as s
 from penstock.core.world import Revision, World
 
@@ -47,9 +47,10 @@ def impact_of(world: World, status: Status) -> str:
         return f"Requests are not answered{rest}: stable {stable.revision} has 0 of {stable.replicas} pods ready."
     share = f", {weight} % to {canary.revision}" if canary and weight else ""
     serving = f"Serving {stable.revision} {stable.ready}/{stable.replicas}{share}"
+    lost = "; requests through a gateway may not arrive" if world.traffic.broken else ""
     if stable.ready < (stable.replicas or 0):
-        return f"{serving}, with less capacity than asked for."
-    return f"{serving}." if share else f"{serving}, no user impact."
+        return f"{serving}, with less capacity than asked for{lost}."
+    return f"{serving}{lost}." if share or lost else f"{serving}, no user impact."
 
 
 def tell(world: World, status: Status) -> Story:
@@ -75,8 +76,33 @@ def tell(world: World, status: Status) -> Story:
             stalled=True,
         )  # fmt: skip
     if status.rollout is not None and status.canary is not None:
-        return _tell_rolling(world, status)
+        return _with_trouble(world, _tell_rolling(world, status))
     return _tell_resting(world, status)
+
+
+def _with_trouble(world: World, story: Story) -> Story:
+    """What keeps pods of the canary from serving belongs to every story of a rollout, at whatever stage."""
+    canary = world.canary
+    if canary is None or not canary.trouble or canary.trouble in story.message:
+        return story
+    if s.is_suspended(world) or s.canary_is_ready(world):
+        return story
+    pods = f"{canary.name} has {canary.ready} of {s.canary_pods_wanted(world)} pods ready"
+    return replace(story, message=f"{story.message} {pods}. {_ended(canary.trouble)}")
+
+
+def _tell_overdue(world: World, status: Status, impact: str) -> Story:
+    """The rollout waits for pods for longer than it may. The canary was proven so far, so nothing is taken back."""
+    traffic, canary = status.traffic, world.canary
+    desired, applied = (traffic.desired_weight, traffic.applied_weight) if traffic else (0, 0)
+    have = f"{canary.ready if canary else 0} of {s.canary_pods_wanted(world)}"
+    cause = _ended(canary.trouble) if canary and canary.trouble else "No pod says why."
+    return Story(
+        Phase.DEGRADED, Reason.PROGRESS_DEADLINE_EXCEEDED,
+        f"{impact} {_name(canary, status)} waits for pods for {desired} %: {have} are ready after "
+        f"{world.spec.rollout.progress_deadline}. {cause} The weight stays at {applied} %. Make room for them, or go "
+        "back in Git.", stalled=True,
+    )  # fmt: skip
 
 
 def _tell_rolling(world: World, status: Status) -> Story:
@@ -89,18 +115,18 @@ def _tell_rolling(world: World, status: Status) -> Story:
         return Story(Phase.PAUSED, Reason.PAUSED, f"{impact} Paused at step {rollout.step} by spec.paused.")
     if s.is_suspended(world):
         return Story(Phase.PAUSED, Reason.SUSPENDED, f"{impact} spec.replicas is 0: the rollout waits.")
+    if s.pods_are_overdue(world) and not s.a_gate_failed(world):
+        return _tell_overdue(world, status, impact)
     match rollout.stage:
         case Stage.RESOLVING:
             return Story(Phase.PROGRESSING, Reason.RESOLVING, f"{impact} Rendering revision {_name(canary, status)}.")
         case Stage.LOADING:
             return Story(Phase.PROGRESSING, Reason.LOADING, f"{impact} {_loading(world, canary, status)}")
         case Stage.PROMOTING:
-            why = "" if world.traffic.confirmed else f" {_sentence(world.traffic.problem)}"
-            return Story(
-                Phase.PROGRESSING,
-                Reason.PROMOTING,
-                f"{impact} Moving all traffic to {_name(canary, status)}.{why}",
-            )
+            told = f"{impact} Moving all traffic to {_name(canary, status)}."
+            if world.traffic.confirmed:
+                return Story(Phase.PROGRESSING, Reason.PROMOTING, told)
+            return _tell_unconfirmed(world, told, Reason.PROMOTING)
         case _:
             return _tell_stepping(world, status, impact)
 
@@ -113,10 +139,8 @@ def _loading(world: World, canary: Revision | None, status: Status) -> str:
     if canary is None:
         return f"Starting {_name(canary, status)}."
     trouble = ""
-    if canary.unschedulable:
-        trouble = f" Unschedulable: {canary.unschedulable}."
-    elif canary.failure:
-        trouble = f" {canary.failure.reason}: {canary.failure.message}"
+    if canary.trouble:
+        trouble = f" {_ended(canary.trouble)}"
     elif world.schema_problem and s.canary_is_ready(world):
         trouble = f" {world.schema_problem}"
     elif s.canary_is_ready(world) and not world.traffic.confirmed and world.traffic.problem:
@@ -135,6 +159,13 @@ def _tell_stepping(world: World, status: Status, impact: str) -> Story:
             f"{impact} The canary fails its gates ({seen.message}), but stable has no ready pod to go back to: the "
             "weight stays. Repair stable's pods or apply a spec that works.", stalled=True,
         )  # fmt: skip
+    desired = (status.traffic.desired_weight if status.traffic else 0) or 0
+    if problem := reach.why_not(world, desired):
+        human = bool(plan.problem_with(desired))
+        return Story(
+            Phase.DEGRADED if human else Phase.PROGRESSING, Reason.WEIGHT_UNREACHABLE,
+            f"{where} waits for {desired} %: {_ended(problem)} What was measured is kept.", stalled=human,
+        )  # fmt: skip
     if rollout.blind_since is not None:
         cause = seen.message if seen else "no samples. The weight stays as it is"
         return Story(
@@ -149,11 +180,7 @@ def _tell_stepping(world: World, status: Status, impact: str) -> Story:
             f"{where}: pause. Take the step out of spec.rollout.steps to go on.",
         )
     if not world.traffic.confirmed:
-        return Story(
-            Phase.PROGRESSING,
-            Reason.ROUTE_NOT_ACCEPTED,
-            f"{where}: {_ended(world.traffic.problem or 'waiting for the router')}",
-        )
+        return _tell_unconfirmed(world, f"{where}.")
     if rollout.deadline_at is None:
         return Story(
             Phase.PROGRESSING, Reason.INCONCLUSIVE,
@@ -163,6 +190,15 @@ def _tell_stepping(world: World, status: Status, impact: str) -> Story:
     if step is not None and step.hold is not None:
         return Story(Phase.PROGRESSING, Reason.HOLDING, f"{where}: hold for {step.hold}.")
     return Story(Phase.PROGRESSING, Reason.STEPPING, f"{where}: {_gates(status)}")
+
+
+def _tell_unconfirmed(world: World, told: str, reason: str = Reason.ROUTE_NOT_ACCEPTED) -> Story:
+    """The router does not do as the route says. That takes a moment each time; only a refusal needs a human."""
+    problem = _sentence(world.traffic.problem or "waiting for the router")
+    if world.traffic.refused:
+        todo = "Correct spec.traffic or the Gateway."
+        return Story(Phase.DEGRADED, Reason.ROUTE_NOT_ACCEPTED, f"{told} {problem} {todo}", stalled=True)
+    return Story(Phase.PROGRESSING, reason, f"{told} {problem}")
 
 
 def _gates(status: Status) -> str:
@@ -195,6 +231,9 @@ def _tell_resting(world: World, status: Status) -> Story:
         return _tell_waiting(world, impact)
     if not stable.ready:
         return Story(Phase.DEGRADED, Reason.NOT_SERVING, f"{impact} {_why_down(world)}")
+    if not world.traffic.confirmed:
+        plain = f"Serving {stable.revision} {stable.ready}/{stable.replicas}."
+        return _tell_unconfirmed(world, impact if world.traffic.broken else plain)
     if stable.ready < (stable.replicas or 0):
         return Story(
             Phase.PROGRESSING,
@@ -223,6 +262,4 @@ def _why_down(world: World) -> str:
     stable = world.stable
     if stable is None:
         return "Its record is gone."
-    if stable.failure:
-        return f"{stable.failure.reason}: {_ended(stable.failure.message)}"
-    return f"Unschedulable: {_ended(stable.unschedulable)}" if stable.unschedulable else "Pods are starting."
+    return _ended(stable.trouble) if stable.trouble else "Pods are starting."

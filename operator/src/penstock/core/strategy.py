@@ -34,6 +34,12 @@ class Strategy:
         """Pods the canary needs at a step; at least one, since it must load somewhere."""
         return max(1, self.router.canary_replicas(self.weight_at(index), self.replicas)) if self.replicas else 0
 
+    def problem_with(self, weight: int) -> str:
+        """Why a weight cannot be made with these replicas, and what would help; empty if it can."""
+        if not self.replicas or self.router.achievable(weight, self.replicas) > 0:
+            return ""
+        return _unreachable([weight], self.replicas)
+
     def index_for(self, weight: int) -> int:
         """The first step whose weight is at least `weight`: where a rollout goes on after its steps were edited."""
         return next((i for i in range(len(self.steps)) if self.weight_at(i) >= weight), len(self.steps))
@@ -62,6 +68,6 @@ def _unreachable(weights: list[int], replicas: int) -> str:
     needed = -(-(100 - weights[0]) // weights[0])
     return (
         f"router Replicas cannot give a canary {', '.join(f'{w} %' for w in weights)} beside {replicas} stable "
-        f"pod{'s' if replicas != 1 else ''}: one canary pod already gets {smallest} %. Use a first weight of at least "
+        f"pod{'s' if replicas != 1 else ''}: one canary pod already gets {smallest} %. Use a weight of at least "
         f"{smallest}, spec.replicas of at least {needed}, or router GatewayAPI"
     )

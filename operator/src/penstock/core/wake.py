@@ -21,7 +21,8 @@ def next_time(world: World) -> float | None:
     if s.is_paused(world) or s.is_suspended(world):
         return _next(times, world.now)
     times.append(world.now + (world.settings.scrape_seconds if rollout.stage == Stage.STEPPING else POLL_SECONDS))
-    if not world.traffic.confirmed and rollout.stage in (Stage.STEPPING, Stage.PROMOTING):
+    unconfirmed = not world.traffic.confirmed and rollout.stage in (Stage.STEPPING, Stage.PROMOTING)
+    if unconfirmed or s.awaits_the_cohort(world):
         times.append(world.now + ROUTE_SECONDS)
     if rollout.deadline_at:
         times.append(rollout.deadline_at.unix())

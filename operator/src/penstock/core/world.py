@@ -62,7 +62,6 @@ class Revision:
     outcome_message: str
     outcome_at: float
     pods: tuple[Pod, ...]
-    deployed: bool
     live: Object = field(repr=False, hash=False, compare=False)
 
     @property
@@ -82,6 +81,13 @@ class Revision:
         return next((p.unschedulable for p in self.pods if p.unschedulable), None)
 
     @property
+    def trouble(self) -> str:
+        """What keeps its pods from serving, in the cluster's own words; empty where nothing is known to."""
+        if self.unschedulable:
+            return f"Unschedulable: {self.unschedulable}"
+        return f"{self.failure.reason}: {self.failure.message}" if self.failure else ""
+
+    @property
     def uri(self) -> str:
         """Where its model comes from."""
         return str(self.data["model"]["uri"])
@@ -98,6 +104,10 @@ class Traffic:
     problem: str = ""
     """Why not, for people."""
     generation: int = 0
+    broken: bool = False
+    """More than a moment's delay: no gateway has taken the route up, or one has found it wrong."""
+    refused: bool = False
+    """A gateway has said no: nothing changes until the route or the gateway does."""
 
 
 @dataclass(frozen=True, slots=True)

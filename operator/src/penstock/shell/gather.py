@@ -66,11 +66,7 @@ async def gather(
     lists = dict(zip(KINDS, found, strict=True))
     records, pods, analyses = lists[CONTROLLER_REVISION], lists[POD], lists[ROLLOUT_ANALYSIS]
     children = [obj for kind in CHILDREN for obj in lists[kind]]
-    revisions = observe.revisions(
-        [r for r in records if observe.is_ours(owner, r)],
-        [d for d in lists[DEPLOYMENT] if observe.is_ours(owner, d)],
-        pods,
-    )
+    revisions = observe.revisions([r for r in records if observe.is_ours(owner, r)], pods)
     spec, status, invalid = _parse(live)
     resolution = invalid or await _resolve(cluster, owner, live["spec"], revisions, settings)
     world = World(

@@ -40,7 +40,7 @@ class Reconciler:
             return None
         world, running = await measure(self.cluster, self.metrics, seen)
         _, move = rollout.decide(world)
-        after = replace(world, status=move.status) if move else world
+        after = rollout.after(world, move)
         status = complete(after, world.status)
         if running is not None:
             await write_evidence(self.cluster, world, running, move)

@@ -9,7 +9,7 @@ from typing import Any
 from penstock.core.gates.grid import Bound
 from penstock.core.gates.latency import LatencyState
 from penstock.core.gates.plan import Comparison, Plan
-from penstock.core.gates.record import Cursor, Evidence, Failure, Fault, GateRecord, Lane, Tally
+from penstock.core.gates.record import Baseline, Cursor, Evidence, Failure, Fault, GateRecord, Lane, Tally
 from penstock.core.gates.twosample import TwoSampleState
 
 VERSION = 1
@@ -33,7 +33,7 @@ _LANES = ("traffic", "labels", "requests")
 
 
 def dump(evidence: Evidence) -> dict[str, Any]:
-    """JSON-able form; with 64 pods an arm at most 64 KiB as compact JSON."""
+    """JSON-able form; with 64 pods an arm and 4 latency gates at most 64 KiB as compact JSON."""
     outcomes = sorted({o for c in evidence.cursors.values() for o in c.outcomes})
     data: dict[str, Any] = {"version": VERSION, "outcomes": outcomes}
     data["pods"] = [
@@ -52,12 +52,15 @@ def dump(evidence: Evidence) -> dict[str, Any]:
     for name in _LANES:
         lane: Lane = getattr(evidence, name)
         members = [[order[pod], at] for pod, at in sorted(lane.members.items()) if pod in order]
-        data[name] = [lane.opened, members, _dump_tally(lane.canary), _dump_tally(lane.stable)]
+        data[name] = [lane.opened, members, _dump_tally(lane.canary), _dump_tally(lane.stable), lane.armed]
+    data["resumed"] = dict(evidence.resumed)
     data["gates"] = [_dump_gate(g) for g in evidence.gates]
     data["bounds"] = [[b.k, b.level, int(b.needed)] for b in evidence.bounds]
     data["watch"] = list(evidence.watch)
     data["shown"] = list(evidence.shown)
     data["faults"] = [[f.signal, f.reason, f.since, f.detail] for f in evidence.faults]
+    baseline = evidence.baseline
+    data["baseline"] = None if baseline is None else [baseline.pod, baseline.at, list(baseline.counts)]
     failure = evidence.failure
     data["failure"] = None if failure is None else [failure.gate, failure.at, failure.log_e]
     for name in _PAIRS:
@@ -114,18 +117,25 @@ def _load(data: Mapping[str, Any]) -> Evidence:
     fields: dict[str, Any] = {name: data[name] for name in _PLAIN}
     fields.update({name: None if data[name] is None else tuple(data[name]) for name in _PAIRS})
     for name in _LANES:
-        opened, members, canary, stable = data[name]
-        fields[name] = Lane(opened, {names[i]: at for i, at in members}, _load_tally(canary), _load_tally(stable))
+        opened, members, canary, stable, *armed = data[name]  # the last is absent in what an earlier operator wrote
+        entered = {names[i]: at for i, at in members}
+        fields[name] = Lane(opened, entered, _load_tally(canary), _load_tally(stable), *armed)
     return Evidence(
         gates=tuple(_load_gate(row) for row in data["gates"]),
         cursors=cursors,
+        resumed=dict(data.get("resumed", {})),  # absent in what an operator up to 0.1 wrote
         bounds=tuple(Bound(k, level, bool(needed)) for k, level, needed in data["bounds"]),
         watch=tuple(data["watch"]),
         shown=tuple(data["shown"]),
         faults=tuple(Fault(*row) for row in data["faults"]),
+        baseline=_load_baseline(data.get("baseline")),
         failure=None if data["failure"] is None else Failure(*data["failure"]),
         **fields,
     )
+
+
+def _load_baseline(row: list[Any] | None) -> Baseline | None:
+    return None if row is None else Baseline(row[0], row[1], tuple(row[2]))
 
 
 def _dump_tally(tally: Tally) -> list[Any]:

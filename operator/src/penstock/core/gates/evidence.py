@@ -1,6 +1,6 @@
 """The evidence of one rollout: raw counters in, verdicts out. The surface the rollout machine works with.
 
-    evidence = start(plan)
+    evidence = start(plan)                                    # or adopt(plan, load(stored)): gates may have been edited
     evidence = mark_weight(evidence, 5, at)                   # whenever the route has a new weight
     evidence = update(plan, evidence, series, pods, now)      # samples in hand: any batching, overlaps allowed
     evidence = blind(evidence, since, "connection refused")   # instead, when the source gave none
@@ -18,7 +18,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from penstock.core.gates.codec import dump, dump_plan, load, load_plan
-from penstock.core.gates.folding import begin, fold
+from penstock.core.gates.folding import adopt, begin, fold
 from penstock.core.gates.grid import GRID, INFINITE
 from penstock.core.gates.judging import GateJudgement, Outcome, Reason, judge, overall, soak_left
 from penstock.core.gates.plan import Comparison, Plan
@@ -40,6 +40,7 @@ __all__ = [
     "PodFact",
     "Reason",
     "Series",
+    "adopt",
     "blind",
     "dump",
     "dump_plan",
@@ -111,7 +112,8 @@ def mark_weight(evidence: Evidence, weight: float, at: float) -> Evidence:
 def observed_share(evidence: Evidence, since: float | None = None) -> tuple[int, int]:
     """(canary requests, all requests) over synchronous windows since the weight was last marked.
 
-    (0, 0) = unknown: nothing counted yet, only a subset of pods is read, or `since` is later than that mark.
+    (0, 0) = no share can be told: nothing counted yet, only a subset of pods is read, or `since` is later than that
+    mark.
     """
     marked = evidence.weight_at
     if evidence.partial or (since is not None and marked is not None and since > marked):
@@ -134,4 +136,4 @@ def wanted_buckets(evidence: Evidence) -> tuple[str, ...] | None:
     """The `le` values of the latency buckets still needed; None = all, as long as bounds are not chosen."""
     if not evidence.watch:
         return None
-    return tuple("+Inf" if k == INFINITE else repr(GRID[k]) for k in evidence.watch)
+    return tuple("+Inf" if k >= INFINITE else repr(GRID[k]) for k in evidence.watch)

@@ -9,16 +9,18 @@ from itertools import groupby
 from math import inf, nextafter
 
 from penstock.core.gates.frames import Frame, Step, advance, histogram, read
-from penstock.core.gates.grid import choose_bounds, fixed_bounds, watched
-from penstock.core.gates.lanes import Labels, Requests, Traffic
+from penstock.core.gates.grid import HISTORY_NEEDED, RECENT_WANTED, choose_bounds, fixed_bounds, on_grid, watched, whole
+from penstock.core.gates.lanes import Instant, Labels, Requests, Traffic
 from penstock.core.gates.plan import Plan
-from penstock.core.gates.record import Cursor, Evidence, GateRecord, Lane
-from penstock.core.gates.samples import PodFact, Series
+from penstock.core.gates.record import Arm, Baseline, Cursor, Evidence, GateRecord, Lane
+from penstock.core.gates.samples import LULL, PodFact, Series
 from penstock.core.gates.scoring import score_labels, score_requests
 from penstock.core.gates.watching import faults
 
 PODS_AN_ARM = 64
 _FORGOTTEN = 600.0
+_FRESH = 45.0
+"""Seconds by which persisted evidence may lag: from a source without history, more would look like a gap (LULL)."""
 
 
 def begin(plan: Plan) -> Evidence:
@@ -33,14 +35,22 @@ def begin(plan: Plan) -> Evidence:
 
 
 def adopt(plan: Plan, evidence: Evidence) -> Evidence:
-    """Evidence fitted to a plan whose comparisons were edited: gates of the same statistics keep theirs."""
-    if [(g.name, g.key) for g in evidence.gates] == [(c.name, c.key) for c in plan.comparisons]:
+    """Evidence fitted to a plan whose comparisons were edited: gates of the same statistics keep theirs.
+
+    Bounds chosen for a narrower ratio may lie so high that a wider one leaves the grid: then all latency gates start
+    anew, with bounds chosen for it.
+    """
+    fits = on_grid(plan, evidence.bounds, evidence.watch)
+    if fits and [(g.name, g.key) for g in evidence.gates] == [(c.name, c.key) for c in plan.comparisons]:
         return evidence
-    known = {(g.name, g.key): g for g in evidence.gates}
+    known = {(g.name, g.key): g for g in evidence.gates if fits or not g.key.startswith("latency/")}
     gates = tuple(known.get((c.name, c.key), GateRecord(c.name, c.key)) for c in plan.comparisons)
     evidence = replace(evidence, gates=gates)
+    if not fits:
+        bounds = fixed_bounds(plan)
+        evidence = replace(evidence, bounds=bounds, bounds_settled=bool(bounds))
     needed = watched(plan, evidence.bounds)
-    if set(needed) <= set(evidence.watch):
+    if fits and set(needed) <= set(evidence.watch):
         return evidence
     cursors = {p: replace(c, buckets=None) for p, c in evidence.cursors.items()}
     barrier = None if evidence.newest is None else nextafter(evidence.newest, inf)
@@ -70,7 +80,8 @@ def fold(
         milestones=evidence.milestones,
     )
     after = replace(after, faults=faults(plan, after, reading, pods, now))
-    if work.restarts or _landmarks(after) != _landmarks(evidence):
+    lag = (after.newest or 0.0) - (evidence.newest or 0.0)
+    if work.restarts or lag > _FRESH or _landmarks(after) != _landmarks(evidence):
         after = replace(after, milestones=after.milestones + 1)
     return after
 
@@ -102,35 +113,48 @@ class _Fold:
         self.requests = Requests(evidence.requests, plan.feedback_block_seconds)
         self.labels = Labels(evidence.labels, plan.feedback_block_seconds)
         self.refused: set[str] = set()
+        self.partial = False
         self.restarts = 0
 
     def admit(self, frames: Sequence[Frame]) -> None:
-        """Beyond 64 pods an arm read a subset, chosen by hash and then kept."""
-        for arm in ("stable", "canary"):
-            known = sum(c.arm == arm for c in self.cursors.values())
+        """Beyond 64 living pods an arm read a subset, chosen by hash and then kept.
+
+        Deleted ones, whose last scrapes are still to be read, take no place of the living.
+        """
+        for arm, revision in (("stable", self.plan.stable), ("canary", self.plan.canary)):
             fresh = {f.pod for f in frames if f.arm == arm and f.pod not in self.cursors}
-            ranked = sorted(fresh, key=lambda pod: sha256(pod.encode()).digest())
-            self.refused.update(ranked[max(0, PODS_AN_ARM - known) :])
-        if self.refused:
-            self.evidence = replace(self.evidence, partial=True)
+            for alive in (True, False):
+                known = sum(c.arm == arm and (p in self.pods) == alive for p, c in self.cursors.items())
+                mine = (pod for pod in fresh if (pod in self.pods) == alive)
+                ranked = sorted(mine, key=lambda pod: sha256(pod.encode()).digest())
+                self.refused.update(ranked[max(0, PODS_AN_ARM - known) :])
+            if sum(fact.revision == revision for fact in self.pods.values()) > PODS_AN_ARM:
+                self.partial = True
+        if self.evidence.partial and not self.partial:
+            self.evidence = replace(self.evidence, share=(0, 0))  # of a subset
+        self.evidence = replace(self.evidence, partial=self.partial)
 
     def instant(self, at: float, frames: Sequence[Frame]) -> None:
-        """Take in all scrapes of one sample time, then see which blocks close."""
+        """Take in all scrapes of one sample time, then see which blocks close.
+
+        At a time that others are past already (a pod's samples came late) none does: it would hold more of theirs.
+        """
         cut_at = self.evidence.cut_at
         if cut_at is not None and at > cut_at:
-            self._score_requests(self.traffic.cut())
+            self._score_requests(self.traffic.cut(self.cursors))
             self.requests.block.drop()
             self.evidence = replace(self.evidence, cut_at=None, barrier=cut_at, blocks_at_weight=0, share=(0, 0))
-        for frame in frames:
-            if frame.pod not in self.refused:
-                self._frame(frame)
-        barrier = self.evidence.barrier
-        self._score_requests(self.traffic.settle(at, self.cursors, self.pods, barrier))
-        canary, total = self.requests.settle(at, self.cursors, self.pods, barrier)
+        read = [frame for frame in frames if frame.pod not in self.refused]
+        self._note_gaps(at, {frame.arm for frame in read})
+        self._take(read)
+        if self.evidence.newest is not None and at < self.evidence.newest:
+            return
+        now = Instant(at, self.cursors, self.pods, self.evidence.resumed, self.evidence.barrier)
+        self._score_requests(self.traffic.settle(now))
+        canary, total = self.requests.settle(now)
         share = (self.evidence.share[0] + canary, self.evidence.share[1] + total)
-        newest = at if self.evidence.newest is None else max(at, self.evidence.newest)
-        self.evidence = replace(self.evidence, share=share, newest=newest)
-        closed = self.labels.settle(at, self.cursors, self.pods)
+        self.evidence = replace(self.evidence, share=share, newest=at)
+        closed = self.labels.settle(now)
         if closed:
             self.evidence = score_labels(self.plan, self.evidence, closed)
 
@@ -151,10 +175,25 @@ class _Fold:
             labels=self.labels.block.lane(),
         )
 
-    def _frame(self, frame: Frame) -> None:
-        if not self.evidence.bounds and frame.arm == "stable" and self.plan.latency:
-            self._choose_bounds(frame)
-        step = advance(self.plan, self.cursors.get(frame.pod), frame, self.pods.get(frame.pod), self.evidence.watch)
+    def _note_gaps(self, at: float, arms: set[Arm]) -> None:
+        for arm in arms:
+            last = max((c.at for c in self.cursors.values() if c.arm == arm), default=at)
+            if at - last > LULL:
+                self.evidence = replace(self.evidence, resumed={**self.evidence.resumed, arm: at})
+
+    def _take(self, frames: Sequence[Frame]) -> None:
+        for frame in frames:
+            if not self.evidence.bounds and frame.arm == "stable" and self.plan.latency:
+                self._choose_bounds(frame)
+        watch, exposed = self.evidence.watch, self.evidence.exposed_at
+        steps = {
+            f.pod: advance(self.plan, self.cursors.get(f.pod), f, self.pods.get(f.pod), watch, exposed) for f in frames
+        }
+        self._score_requests(self.traffic.interrupt(steps, self.cursors, self.plan.born_warm))
+        for frame in frames:
+            self._count(frame, steps[frame.pod])
+
+    def _count(self, frame: Frame, step: Step) -> None:
         self.cursors[frame.pod] = step.cursor
         self.restarts += step.restarted
         if step.lost:
@@ -166,12 +205,26 @@ class _Fold:
         self.labels.frame(frame.pod, step)
 
     def _choose_bounds(self, frame: Frame) -> None:
-        bounds = choose_bounds(self.plan, histogram(frame))
+        """From one stable pod's latency of late: its whole life would tell of its start and of other times of day."""
+        counts, base = whole(histogram(frame)), self.evidence.baseline
+        if not counts or (base is not None and base.pod != frame.pod and base.pod in self.pods):
+            return
+        if base is None or base.pod != frame.pod or any(a < b for a, b in zip(counts, base.counts, strict=True)):
+            self.evidence = replace(self.evidence, baseline=Baseline(frame.pod, frame.at, counts))
+            return
+        recent = tuple(a - b for a, b in zip(counts, base.counts, strict=True))
+        if recent[-1] < RECENT_WANTED and frame.at - base.at < self.plan.block_seconds:
+            return
+        bounds = choose_bounds(self.plan, dict(enumerate(recent if recent[-1] >= HISTORY_NEEDED else counts)))
         if not bounds:
             return
-        self._score_requests(self.traffic.cut())
+        self._score_requests(self.traffic.cut(self.cursors))
         self.evidence = replace(
-            self.evidence, bounds=bounds, watch=watched(self.plan, bounds), barrier=nextafter(frame.at, inf)
+            self.evidence,
+            bounds=bounds,
+            watch=watched(self.plan, bounds),
+            barrier=nextafter(frame.at, inf),
+            baseline=None,
         )
 
     def _learn_history(self, frame: Frame, step: Step) -> None:

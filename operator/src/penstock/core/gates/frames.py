@@ -13,7 +13,7 @@ from math import isfinite
 from penstock.core.gates.grid import INFINITE, place
 from penstock.core.gates.plan import Plan
 from penstock.core.gates.record import Arm, Cursor
-from penstock.core.gates.samples import FEEDBACK, LATENCY, REQUESTS, PodFact, Series
+from penstock.core.gates.samples import FEEDBACK, LATENCY, REQUESTS, SILENT, PodFact, Series
 
 LONGEST_GAP = 6 * 3600.0
 _LABEL_SLOTS = {
@@ -50,7 +50,7 @@ class Reading:
 @dataclass(slots=True)
 class _Pod:
     arm: Arm | None = None
-    series: dict[tuple[str, str | int], Series] = field(default_factory=dict)
+    series: dict[tuple[str, str | int], list[Series]] = field(default_factory=dict)
     last: dict[str, float] = field(default_factory=dict)
     created: float | None = None
 
@@ -73,21 +73,34 @@ def read(
         pod = by_pod.setdefault(item.pod, _Pod())
         if family != FEEDBACK:
             pod.arm = _arm(plan, item.revision)
-        if (family, key) in pod.series:
-            reading.doubled.setdefault(family, set()).add(item.pod)
-        pod.series[family, key] = item
+        pod.series.setdefault((family, key), []).append(item)
         pod.last[family] = max(pod.last.get(family, 0.0), item.points[-1][0])
         if family == REQUESTS and item.created is not None:
             pod.created = item.created if pod.created is None else min(pod.created, item.created)
+    newest = max((at for pod in by_pod.values() for at in pod.last.values()), default=0.0)
     for name, pod in by_pod.items():
         fact = pods.get(name)
         arm = pod.arm or (_arm(plan, fact.revision) if fact else None)
         reading.shown.update(f"{arm} {family}" for family in pod.last)
-        if any(name in names for names in reading.doubled.values()):
+        doubled = _only_what_goes_on(pod)
+        for family in doubled if newest - max(pod.last.values()) <= SILENT else ():
+            reading.doubled.setdefault(family, set()).add(name)
+        if doubled:
             continue
         reading.frames.extend(_frames(name, arm or "stable", pod, cursors.get(name)))
     reading.frames.sort(key=lambda f: (f.at, f.pod))
     return reading
+
+
+def _only_what_goes_on(pod: _Pod) -> set[str]:
+    """Leave one series to each counter, where the others ended long before it; the metrics where more go on."""
+    doubled = set()
+    for (family, _), found in pod.series.items():
+        last = max(item.points[-1][0] for item in found)
+        found[:] = [item for item in found if last - item.points[-1][0] <= SILENT]
+        if len(found) > 1:
+            doubled.add(family)
+    return doubled
 
 
 def _arm(plan: Plan, revision: str) -> Arm | None:
@@ -121,7 +134,7 @@ def _frames(name: str, arm: Arm, pod: _Pod, cursor: Cursor | None) -> Sequence[F
     since = cursor.at if cursor else float("-inf")
     horizon = min(pod.last.values())
     frames: dict[float, Frame] = {}
-    for (family, key), item in pod.series.items():
+    for (family, key), (item,) in pod.series.items():
         for at, value in reversed(item.points):
             if at <= since:
                 break
@@ -162,8 +175,15 @@ class Step:
     lost: tuple[float, float] | None = None
 
 
-def advance(plan: Plan, cursor: Cursor | None, frame: Frame, fact: PodFact | None, watch: tuple[int, ...]) -> Step:
-    """Difference a scrape against the pod's previous one.
+def advance(
+    plan: Plan,
+    cursor: Cursor | None,
+    frame: Frame,
+    fact: PodFact | None,
+    watch: tuple[int, ...],
+    exposed_at: float | None = None,
+) -> Step:
+    """Difference a scrape against the pod's previous one. exposed_at: when the canary first got weight.
 
     A counter that fell means that the process restarted, and with it all counters of the pod: each then adds its
     whole value. The first scrape of a pod born after the rollout's start counts from 0; any other first scrape is
@@ -190,7 +210,8 @@ def advance(plan: Plan, cursor: Cursor | None, frame: Frame, fact: PodFact | Non
         base, bucket_base, label_base = outcomes, None, labels
     rise = {o: v - base.get(o, 0) for o, v in outcomes.items()}
     n = sum(rise.values())
-    warm = bool(cursor and cursor.warm and not restarted) or _warm(plan, sum(outcomes.values()), fact, frame.at)
+    warm = bool(cursor and cursor.warm and not restarted)
+    warm = warm or _warm(plan, sum(outcomes.values()), _in_use_since(frame.arm, fact, exposed_at), frame.at)
     return Step(
         Cursor(frame.arm, frame.at, outcomes, buckets, labels, warm),
         n,
@@ -239,15 +260,21 @@ def _restarted(cursor: Cursor, frame: Frame, buckets: tuple[int, ...] | None) ->
     return any(v < b for v, b in zip(buckets, cursor.buckets, strict=True))
 
 
-def _warm(plan: Plan, served: int, fact: PodFact | None, at: float) -> bool:
+def _in_use_since(arm: Arm, fact: PodFact | None, exposed_at: float | None) -> float | None:
+    """When requests could first reach the pod: a canary that waits at weight 0, however long, stays cold."""
+    if fact is None or fact.ready_since is None:
+        return None
+    if arm == "stable":
+        return fact.ready_since
+    return None if exposed_at is None else max(fact.ready_since, exposed_at)
+
+
+def _warm(plan: Plan, served: int, since: float | None, at: float) -> bool:
     if plan.born_warm:
         return True
-    if fact is None or fact.ready_since is None:
+    if since is None or at - since < plan.cold_start_seconds:
         return False
-    ready = at - fact.ready_since
-    if ready < plan.cold_start_seconds:
-        return False
-    return served >= plan.cold_start_requests or ready >= plan.cold_start_max_seconds
+    return served >= plan.cold_start_requests or at - since >= plan.cold_start_max_seconds
 
 
 def histogram(frame: Frame) -> Mapping[int, int]:

@@ -13,6 +13,8 @@ GRID = tuple(round(0.001 * GROWTH**k, 9) for k in range(97))
 INFINITE = len(GRID)
 FLOOR = -1
 HISTORY_NEEDED = 200
+RECENT_WANTED = 1000
+"""Requests of one stable pod that show its latency well, the slowest hundredth included."""
 _LEVELS = (0.5, 0.9, 0.99)
 _INFORMATIVE = 0.15
 
@@ -88,12 +90,23 @@ def choose_bounds(plan: Plan, buckets: Mapping[int, int]) -> tuple[Bound, ...]:
     return tuple(sorted(chosen.values(), key=lambda b: b.k))
 
 
+def whole(buckets: Mapping[int, int]) -> tuple[int, ...]:
+    """A cumulative histogram as counts by grid index, +Inf last; () where a bucket is missing."""
+    return tuple(buckets[k] for k in range(INFINITE + 1)) if all(k in buckets for k in range(INFINITE + 1)) else ()
+
+
 def watched(plan: Plan, bounds: tuple[Bound, ...]) -> tuple[int, ...]:
     """Grid indices whose buckets must be read for these bounds, ascending, INFINITE last; () without bounds."""
     if not bounds or not plan.latency:
         return ()
     ks = {b.k + s for b in bounds if b.k != FLOOR for c in plan.latency for s in (0, c.fail_steps, c.pass_steps)}
     return (*sorted(ks | {0}), INFINITE)
+
+
+def on_grid(plan: Plan, bounds: tuple[Bound, ...], watch: tuple[int, ...]) -> bool:
+    """Whether the canary's bounds, shifted by every gate's ratio, exist, and whether all that is watched does."""
+    places = list(watch)
+    return all(b.k <= _highest(plan) for b in bounds) and places == sorted({k for k in places if 0 <= k <= INFINITE})
 
 
 def _misfit(slower: float, level: float) -> float:

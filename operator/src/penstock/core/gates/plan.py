@@ -64,7 +64,8 @@ class Plan:
     length of a block of requests, feedback_block_seconds: of labels and of the traffic share. min_canary_trials:
     below it no FAIL acts. soak_seconds: wall-clock time since the canary first got weight before PASS may act.
     cold_start_requests, cold_start_seconds: a pod is measured once it has served that many requests and has been
-    Ready that long (both 0: from birth); cold_start_max_seconds: at low traffic, Ready that long is enough.
+    Ready, and for the canary exposed, that long (both 0: from birth); cold_start_max_seconds: at low traffic, that
+    long is enough.
     started_at: unix seconds of the rollout's start. latency_bounds: seconds, fixed by the caller; empty = chosen
     from stable's own histogram.
     """

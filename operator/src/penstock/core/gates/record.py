@@ -42,12 +42,25 @@ class Tally:
 
 @dataclass(frozen=True, slots=True)
 class Lane:
-    """An open block: since when, its pods with the sample time each entered at, and both arms' counts."""
+    """An open block: since when, its pods with the sample time each entered at, and both arms' counts.
+
+    armed: while none is open, the sample time since which all pods have to be scraped before one is.
+    """
 
     opened: float | None = None
     members: Mapping[str, float] = field(default_factory=dict)
     canary: Tally = field(default_factory=Tally)
     stable: Tally = field(default_factory=Tally)
+    armed: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Baseline:
+    """A stable pod's cumulative histogram, by grid index, at its sample time `at`: latency of late counts from here."""
+
+    pod: str
+    at: float
+    counts: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,11 +118,13 @@ class Evidence:
     """All that is known of a rollout; made by `start`, `update`, `blind` and `mark_weight` only.
 
     blocks: closed blocks so far. milestones: counts all that later samples cannot tell again, so when to persist.
-    newest: latest sample time used. shown: which arm has ever exposed which metric, as "arm metric". share: canary
-    and all requests since the weight was last marked, over synchronous windows. weight in percent, since weight_at;
+    newest: latest sample time used. resumed: by arm, the first sample time after a gap of all its pods. shown: which
+    arm has ever exposed which metric, as "arm metric". share: canary and all requests since the weight was last
+    marked, over synchronous windows. weight in percent, since weight_at;
     exposed_at: when it was first above 0. cut_at: a changed weight still to be met in the samples; no window begins
-    before barrier. gap: the last stretch of sample time discarded for being too long. partial: more than 64 pods an
-    arm, a fixed subset is read.
+    before barrier. baseline: only until bounds are
+    chosen. gap: the last stretch of sample time discarded for being too long. partial: an arm has more than
+    64 pods now, of which a fixed subset is read.
     """
 
     gates: tuple[GateRecord, ...] = ()
@@ -120,6 +135,7 @@ class Evidence:
     bounds: tuple[Bound, ...] = ()
     watch: tuple[int, ...] = ()
     bounds_settled: bool = False
+    baseline: Baseline | None = None
     error_history: tuple[int, int] = (0, 0)
     label_history: tuple[int, int] = (0, 0)
     weight: float | None = None
@@ -130,6 +146,7 @@ class Evidence:
     blocks_at_weight: int = 0
     share: tuple[int, int] = (0, 0)
     newest: float | None = None
+    resumed: Mapping[Arm, float] = field(default_factory=dict)
     shown: tuple[str, ...] = ()
     blind_since: float | None = None
     blind_reason: str = ""

@@ -7,6 +7,11 @@ from dataclasses import dataclass
 REQUESTS = "penstock_requests_total"
 LATENCY = "penstock_request_duration_seconds_bucket"
 FEEDBACK = "penstock_feedback_total"
+SILENT = 150.0
+"""Seconds of sample time without a sample, while others go on, after which a pod is no longer waited for."""
+LULL = 90.0
+"""Seconds of sample time without a sample of any pod of an arm that are a gap of the source, not of a pod. Above the
+longest scrape interval in use (60 s), so that scrapes in step are no gap; with one interval more, at most SILENT."""
 
 
 @dataclass(frozen=True, slots=True)

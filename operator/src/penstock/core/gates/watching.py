@@ -6,10 +6,9 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from penstock.core.gates.frames import Reading
-from penstock.core.gates.lanes import SILENT
 from penstock.core.gates.plan import Plan
-from penstock.core.gates.record import Evidence, Fault
-from penstock.core.gates.samples import FEEDBACK, LATENCY, REQUESTS, PodFact
+from penstock.core.gates.record import Arm, Evidence, Fault
+from penstock.core.gates.samples import FEEDBACK, LATENCY, REQUESTS, SILENT, PodFact
 
 ABSENT_AFTER = 90.0
 _METRICS = {"errors": (REQUESTS,), "latency": (REQUESTS, LATENCY), "accuracy": (FEEDBACK,)}
@@ -26,7 +25,7 @@ def faults(
             _doubled(signal, evidence, reading, now)
             or _still(signal, evidence, plan, now)
             or _absent(signal, plan, evidence, pods, now)
-            or _one_arm_silent(signal, evidence, pods, now)
+            or _one_arm_silent(signal, plan, evidence, pods, now)
         )
         if fault:
             found.append(replace(fault, since=began.get((fault.signal, fault.reason), fault.since)))
@@ -70,13 +69,21 @@ def _absent(signal: str, plan: Plan, evidence: Evidence, pods: Mapping[str, PodF
     return None
 
 
-def _one_arm_silent(signal: str, evidence: Evidence, pods: Mapping[str, PodFact], now: float) -> Fault | None:
-    """An arm all of whose living pods have no sample for 150 s while the other's go on."""
+def _one_arm_silent(
+    signal: str, plan: Plan, evidence: Evidence, pods: Mapping[str, PodFact], now: float
+) -> Fault | None:
+    """An arm all of whose living pods have no sample for 150 s while the other's go on.
+
+    One that never had a sample counts from when it was Ready: pods that replaced others may not be scraped at all.
+    """
     newest = evidence.newest
     if newest is None or signal == "accuracy":
         return None
-    for arm in ("canary", "stable"):
-        last = [c.at for p, c in evidence.cursors.items() if c.arm == arm and p in pods]
-        if last and newest - max(last) > SILENT:
+    sides: tuple[tuple[Arm, str, Arm], ...] = (("canary", plan.canary, "stable"), ("stable", plan.stable, "canary"))
+    for arm, revision, other in sides:
+        heard = [c.at for p, c in evidence.cursors.items() if c.arm == arm and p in pods]
+        ready = [f.ready_since for f in pods.values() if f.revision == revision and f.ready_since is not None]
+        since = max(heard, default=max(min(ready, default=newest), plan.started_at))
+        if newest - max(since, evidence.resumed.get(other, since)) > SILENT:
             return Fault(signal, "SamplesStale", now, f"no samples from {arm} while the other side's go on")
     return None

@@ -86,7 +86,7 @@ def nothing_yet(plan: Plan, evidence: Evidence, comparison: Comparison) -> str:
     if comparison.signal == "accuracy":
         return f"{comparison.name}: no labels yet for answers of both revisions in this rollout"
     if comparison.signal == "latency" and not evidence.bounds and evidence.blocks:
-        return f"{comparison.name}: waiting for 200 requests of stable to choose latency bounds from"
+        return f"{comparison.name}: waiting for 200 requests to one pod of stable to choose latency bounds from"
     canary = [c for c in evidence.cursors.values() if c.arm == "canary"]
     if canary and not any(c.warm for c in canary):
         served = sum(sum(c.outcomes.values()) for c in canary)
