@@ -10,7 +10,8 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from penstock_runtime.engine.batchable import why_not_together
+from penstock_runtime.engine import batchable
+from penstock_runtime.engine.batchable import ALONE, try_out, why_not_together
 from penstock_runtime.engine.session import Session
 from tests.unit.runtime.model_files import write_graph
 
@@ -111,3 +112,24 @@ def test_a_model_in_a_corner_is_tried_with_wider_values(tmp_path: Path) -> None:
         helper.make_node("Relu", ["far"], ["y"]),
     ]
     assert why_not_together(session(tmp_path / "m", nodes, {"fifty": np.array([50], np.float32)})) is None
+
+
+def test_what_company_saves_is_measured_of_fit_models(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batchable, "_MEASURED_UP_TO_SECONDS", 60.0)  # a busy machine must not end it
+    found = try_out(Session(models / "iris" / "model.onnx", 1), 32)
+    assert (found.max_rows, found.reason) == (32, None)
+    assert found.saved != 0.0
+
+
+def test_of_slow_models_nothing_is_measured(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batchable, "_MEASURED_UP_TO_SECONDS", 0.0)
+    assert try_out(Session(models / "iris" / "model.onnx", 1), 32) == (32, 0.0, None)
+
+
+def test_an_unfit_model_runs_alone_and_a_bound_of_one_is_not_tried_out(
+    models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slow = Session(models / "slow" / "model.onnx", 1)
+    assert try_out(slow, 32) == (1, 0.0, "the model does not tell the shape of output 'mean'")
+    monkeypatch.delattr(Session, "run")
+    assert try_out(slow, 1) == ALONE
