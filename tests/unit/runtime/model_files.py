@@ -23,6 +23,7 @@ def write_all(folder: Path) -> None:
     write_iris(folder)
     write_echo(folder / "echo")
     write_slow(folder / "slow")
+    write_patient(folder / "patient")
     write_scaled(folder / "half", TensorProto.FLOAT16)
     write_scaled(folder / "scaled", TensorProto.FLOAT)
     write_picky(folder / "picky")
@@ -50,20 +51,52 @@ def write_echo(folder: Path) -> None:
         nodes.append(helper.make_node("Identity", [name], [f"out_{name}"]))
         inputs.append(helper.make_tensor_value_info(name, kind, [None, 2]))
         outputs.append(helper.make_tensor_value_info(f"out_{name}", kind, [None, 2]))
-    _write_graph(folder, nodes, inputs, outputs)
+    write_graph(folder, nodes, inputs, outputs)
 
 
 def write_slow(folder: Path) -> None:
     """A loop of matrix products, 8 and as many as the input `n` says: as slow as a test wants it."""
+    nodes, constants = _busy(8)
+    inputs = [helper.make_tensor_value_info("n", TensorProto.INT64, [None])]
+    outputs = [helper.make_tensor_value_info("mean", TensorProto.FLOAT, [])]
+    write_graph(folder, nodes, inputs, outputs, constants)
+
+
+def write_patient(folder: Path) -> None:
+    """By row: "double" is twice x [-1, -1], "picked" is 10 times i [-1], which must be less than 8.
+
+    The largest n [-1] says how long a run takes. Rows see nothing else of each other.
+    """
+    nodes, constants = _busy(0)
+    nodes += [
+        helper.make_node("Mul", ["x", "mean"], ["once"]),
+        helper.make_node("Add", ["once", "once"], ["double"]),
+        helper.make_node("Gather", ["table", "i"], ["picked"]),
+    ]
+    constants.append(numpy_helper.from_array(np.arange(0, 80, 10, dtype=np.int64), "table"))
+    inputs = [
+        helper.make_tensor_value_info("x", TensorProto.FLOAT, [None, None]),
+        helper.make_tensor_value_info("i", TensorProto.INT64, [None]),
+        helper.make_tensor_value_info("n", TensorProto.INT64, [None]),
+    ]
+    outputs = [
+        helper.make_tensor_value_info("double", TensorProto.FLOAT, [None, None]),
+        helper.make_tensor_value_info("picked", TensorProto.INT64, [None]),
+    ]
+    write_graph(folder, nodes, inputs, outputs, constants)
+
+
+def _busy(least_loops: int) -> tuple[list, list]:  # type: ignore[type-arg]
+    """Nodes and constants that keep a thread busy as long as the largest of "n" says, and give "mean" = 1."""
     weights = numpy_helper.from_array(np.full((256, 256), 1 / 256, np.float32), "w")
     start = numpy_helper.from_array(np.ones((256, 256), np.float32), "start")
-    least = numpy_helper.from_array(np.array(8, np.int64), "least")
+    least = numpy_helper.from_array(np.array(least_loops, np.int64), "least")
     true = numpy_helper.from_array(np.array(True), "true")
     body = helper.make_graph(
         [helper.make_node("MatMul", ["state_in", "w"], ["state_out"]),
          helper.make_node("Identity", ["go_in"], ["go_out"])],
         "body",
-        [helper.make_tensor_value_info("i", TensorProto.INT64, []),
+        [helper.make_tensor_value_info("step", TensorProto.INT64, []),
          helper.make_tensor_value_info("go_in", TensorProto.BOOL, []),
          helper.make_tensor_value_info("state_in", TensorProto.FLOAT, [256, 256])],
         [helper.make_tensor_value_info("go_out", TensorProto.BOOL, []),
@@ -75,15 +108,13 @@ def write_slow(folder: Path) -> None:
         helper.make_node("Loop", ["count", "true", "start"], ["end"], body=body),
         helper.make_node("ReduceMean", ["end"], ["mean"], keepdims=0),
     ]
-    inputs = [helper.make_tensor_value_info("n", TensorProto.INT64, [None])]
-    outputs = [helper.make_tensor_value_info("mean", TensorProto.FLOAT, [])]
-    _write_graph(folder, nodes, inputs, outputs, [weights, start, true, least])
+    return nodes, [weights, start, true, least]
 
 
 def write_scaled(folder: Path, kind: int) -> None:
     """One number a row, from x [-1, 1] to y [-1, 1] = 2 x."""
     two = helper.make_tensor("two", kind, [1], [2.0])
-    _write_graph(
+    write_graph(
         folder,
         [helper.make_node("Mul", ["x", "two"], ["y"])],
         [helper.make_tensor_value_info("x", kind, [None, 1])],
@@ -94,7 +125,7 @@ def write_scaled(folder: Path, kind: int) -> None:
 
 def write_brain(folder: Path) -> None:
     """Takes bfloat16, which cannot be handed over."""
-    _write_graph(
+    write_graph(
         folder,
         [helper.make_node("Cast", ["x"], ["y"], to=TensorProto.FLOAT)],
         [helper.make_tensor_value_info("x", TensorProto.BFLOAT16, [None])],
@@ -105,7 +136,7 @@ def write_brain(folder: Path) -> None:
 def write_picky(folder: Path) -> None:
     """Puts 4 numbers into a square; its schema allows any count, so any other fails inside the model."""
     shape = numpy_helper.from_array(np.array([2, 2], np.int64), "shape")
-    _write_graph(
+    write_graph(
         folder,
         [helper.make_node("Reshape", ["x", "shape"], ["square"])],
         [helper.make_tensor_value_info("x", TensorProto.FLOAT, [None])],
@@ -114,7 +145,7 @@ def write_picky(folder: Path) -> None:
     )
 
 
-def _write_graph(folder: Path, nodes: list, inputs: list, outputs: list, constants: list = ()) -> None:  # type: ignore[assignment, type-arg]
+def write_graph(folder: Path, nodes: list, inputs: list, outputs: list, constants: list = ()) -> None:  # type: ignore[assignment, type-arg]
     graph = helper.make_graph(nodes, "g", inputs, outputs, list(constants))
     opset = [helper.make_opsetid("", 17)]
     _save(helper.make_model(graph, opset_imports=opset, ir_version=8), folder)

@@ -176,7 +176,14 @@ class ServerThread(Server):
         self._loop = asyncio.get_running_loop()
         self._task = asyncio.current_task()
         self._begun.set()
-        await Process(self._settings).run(asyncio.Event())
+        self._process = Process(self._settings)
+        await self._process.run(asyncio.Event())
+
+    @property
+    def pending(self) -> int:
+        """Requests that wait for a thread or run in one."""
+        executor = self._process._executor
+        return 0 if executor is None else executor.pending
 
     def kill(self) -> None:
         if self._thread.is_alive() and self._task is not None:

@@ -10,6 +10,7 @@ import pytest
 
 from penstock_runtime.engine import executor as module
 from penstock_runtime.engine.executor import Executor, load_and_warm
+from penstock_runtime.engine.line import Ran
 from penstock_runtime.engine.session import Session, Warmup
 from penstock_runtime.protocol.errors import InferenceFailed, InvalidRequest, Overloaded, TimedOut
 
@@ -26,7 +27,7 @@ def loops(count: int, size: int = 1) -> dict[str, np.ndarray]:
     return {"n": np.full(size, count, np.int64)}
 
 
-async def run(executor: Executor, count: int, *, size: int = 1, seconds: float = 30.0) -> module.Ran:
+async def run(executor: Executor, count: int, *, size: int = 1, seconds: float = 30.0) -> Ran:
     return await executor.run(("mean",), loops(count, size), seconds)
 
 

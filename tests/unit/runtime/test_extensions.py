@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from penstock_runtime.engine.line import Ran
 from penstock_runtime.server import statistics
 from penstock_runtime.server.metrics import Metrics
 from penstock_runtime.server.statistics import Statistics
@@ -88,12 +89,26 @@ def test_sizes_of_batches_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(statistics, "MAX_BATCH_SIZES", 3)
     numbers = Statistics()
     for rows in (5, 4, 3, 2, 5):
-        numbers.executed(rows, 0.0, 1e-9, 2e-9, 3e-9)
+        numbers.ran(rows, 2e-9)
+        numbers.answered(rows, Ran([], 0.0, 2e-9, rows), 1e-9, 3e-9)
     (model,) = numbers.describe("m", "1", Metrics("m", "r"))["model_stats"]
     assert [batch["batch_size"] for batch in model["batch_stats"]] == [3, 4, 5]
     assert model["batch_stats"][2]["compute_infer"] == {"count": 2, "ns": 4}
     assert model["inference_count"] == 19
     assert model["inference_stats"]["compute_output"] == {"count": 5, "ns": 15}
+
+
+def test_a_run_of_several_requests_is_one_execution() -> None:
+    numbers = Statistics()
+    numbers.ran(3, 5e-9)
+    for rows in (1, 2):
+        numbers.answered(rows, Ran([], 0.0, 5e-9, 3), 1e-9, 2e-9)
+    (model,) = numbers.describe("m", "1", Metrics("m", "r"))["model_stats"]
+    assert (model["inference_count"], model["execution_count"]) == (3, 1)
+    assert model["inference_stats"]["compute_infer"] == {"count": 2, "ns": 10}
+    (batch,) = model["batch_stats"]
+    assert (batch["batch_size"], batch["compute_infer"]) == (3, {"count": 1, "ns": 5})
+    assert batch["compute_input"] == {"count": 1, "ns": 2}
 
 
 def test_a_model_may_be_named_stats(models: Any, start_server: Start) -> None:

@@ -13,6 +13,7 @@ from penstock_runtime.engine.locate import locate_model
 from penstock_runtime.server.settings import (
     Feedback,
     Settings,
+    SettingsError,
     add_arguments,
     read_feedback,
     read_serving,
@@ -65,6 +66,27 @@ def test_serving_has_defaults_and_ignores_what_it_does_not_know() -> None:
     found = read_serving({"threads": "auto", "batching": {"maxSize": 32}, "maxQueue": 0, "maxBodyBytes": "1Mi"})
     assert (found.threads, found.max_queue, found.max_body_bytes, found.timeout) == (None, 0, 2**20, 60.0)
     assert read_serving({"threads": 2}).threads == 2
+
+
+@pytest.mark.parametrize(
+    ("batching", "rows"), [(None, 32), ({}, 32), ({"maxSize": 1}, 1), ({"maxSize": 4096}, 4096), ({"new": 1}, 32)]
+)
+def test_how_many_rows_run_together(batching: object, rows: int) -> None:
+    assert read_serving({"batching": batching}).max_batch_rows == rows
+
+
+@pytest.mark.parametrize(
+    ("batching", "message"),
+    [
+        ({"maxSize": 0}, "serving: 0 is less than 1"),
+        ({"maxSize": 4097}, r"serving: batching\.maxSize 4097 is more than 4096"),
+        (32, "serving: batching must be an object"),
+        ({"maxSize": "many"}, "serving: .*'many'"),
+    ],
+)
+def test_what_is_no_batching(batching: object, message: str) -> None:
+    with pytest.raises(SettingsError, match=message):
+        read_serving({"batching": batching})
 
 
 @pytest.mark.parametrize(

@@ -156,6 +156,13 @@ class Template(ApiModel):
     """Secrets of the same namespace for pulling images, labelled `penstock.dev/usable: "true"` by their owner."""
 
 
+class Batching(ApiModel):
+    """How requests that wait for the model are run together."""
+
+    max_size: Annotated[Int32, Field(ge=1, le=4096)] | None = None
+    """Most rows of one run; absent: 32. 1 runs each request alone. Nothing ever waits for a batch to fill."""
+
+
 class Serving(ApiModel):
     """How the model server works; for runtimes that take these settings."""
 
@@ -179,3 +186,5 @@ class Serving(ApiModel):
     """Largest request body that is accepted, such as `64Mi`; a larger one is answered with 413."""
     max_queue: Annotated[Int32, Field(ge=1, le=100_000)] | None = None
     """Requests that may wait for inference; beyond it they are answered with 429 and Retry-After at once."""
+    batching: Batching | None = None
+    """How requests that wait are run together; absent: up to 32 rows, if the model proves fit for it."""

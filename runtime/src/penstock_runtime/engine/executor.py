@@ -1,19 +1,19 @@
-"""Where an inference runs: at once on the event loop if tiny, else in a bounded pool of threads."""
+"""Where an inference runs: at once on the event loop if tiny, else in the pool of threads."""
 
 from __future__ import annotations
 
-import asyncio
 import time
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
-import onnxruntime as ort
-
+from penstock_runtime.engine.batchable import ALONE, Batching
 from penstock_runtime.engine.cpu import intra_op_threads
+from penstock_runtime.engine.joint import Finished, Joint
+from penstock_runtime.engine.line import Bounds, Ran
+from penstock_runtime.engine.pool import Pool
+from penstock_runtime.engine.rows import count_rows
 from penstock_runtime.engine.session import Session, Tensor, Warmup
-from penstock_runtime.protocol.errors import Overloaded, TimedOut
+from penstock_runtime.engine.turn import Turn
 
 # A run shorter than this costs less than handing it to a thread and back.
 INLINE_SECONDS = 200e-6
@@ -23,6 +23,8 @@ TOO_LONG_SECONDS = 2e-3
 STRIKES = 3
 STRIKE_RUNS = 100
 BANISHED_SECONDS = 60.0
+# What a row must gain by a run with others for tiny requests to be collected, which itself takes some 10 us.
+WORTH_COLLECTING_SECONDS = 20e-6
 
 
 # Models up to this size are loaded a second time if that lets them run with fewer threads.
@@ -44,51 +46,77 @@ def load_and_warm(path: Path, threads: int | None, quota: float) -> tuple[Sessio
     return session, warmup
 
 
-class Ran(NamedTuple):
-    """The outputs of a run, the seconds it waited for a thread, and the seconds it took."""
-
-    outputs: list[Tensor]
-    queued: float
-    ran: float
-
-
 class Executor:
-    """Runs one session: at most `workers` at once, at most `max_queue` waiting.
+    """Runs one session: at most `workers` runs at once, at most `max_queue` requests waiting.
 
     Requests of up to `inline_elements` input elements run on the event loop, which is then the queue.
     """
 
-    def __init__(self, session: Session, *, workers: int, max_queue: int, warmup: Warmup) -> None:
-        """`warmup` tells what one row takes; where it failed nothing runs inline."""
+    def __init__(
+        self, session: Session, *, workers: int, max_queue: int, warmup: Warmup, batching: Batching = ALONE
+    ) -> None:
+        """`warmup` tells what one row takes; where it failed nothing runs inline.
+
+        `batching` tells how many rows may run together, and whether that is worth it for tiny requests.
+        """
         self._session = session
-        self._pool = ThreadPoolExecutor(workers, thread_name_prefix="infer")
-        self._pending = 0
+        joint = Joint(session, Bounds(batching.max_rows))
+        self._pool = Pool(joint, workers=workers, max_queue=max_queue)
+        self._turn = Turn(joint, self._count_turn) if batching.saved >= WORTH_COLLECTING_SECONDS else None
+        self._idle_capacity = workers + max_queue
+        self._on_run = self._pool.on_run
         self._strikes = 0
         self._runs = 0
         self._inline_again = 0.0
-        self.capacity = workers + max_queue
         self.inline_elements = 0
         if warmup.seconds is not None and warmup.seconds < INLINE_SECONDS:
             self.inline_elements = int(warmup.elements * INLINE_SECONDS / max(warmup.seconds, 1e-6))
 
     @property
     def pending(self) -> int:
-        """Inferences running in, or waiting for, a thread."""
-        return self._pending
+        """Requests that wait for a thread, and those whose run in one has not ended."""
+        return self._pool.pending
+
+    @property
+    def capacity(self) -> int:
+        """How many requests may be under way at the moment before the next one is too many."""
+        capacity = self._pool.capacity if self._pool.inside else self._idle_capacity
+        return capacity if self._turn is None else capacity + self._turn.inside
+
+    @property
+    def on_run(self) -> Callable[[int, float], None]:
+        """What is called, on the event loop, with the rows and seconds of each run of the model that ended well."""
+        return self._on_run
+
+    @on_run.setter
+    def on_run(self, call: Callable[[int, float], None]) -> None:
+        self._on_run = self._pool.on_run = call
 
     async def run(self, outputs: Sequence[str], inputs: dict[str, Tensor], seconds: float) -> Ran:
         """Run the model on `inputs` within `seconds`.
 
-        Raises Overloaded if the queue is full, TimedOut if the time is up (a waiting inference is dropped,
-        a running one is told to stop), and what Session.run raises. Time is not kept of inline runs.
+        Raises Overloaded if the queue is full, TimedOut if the time is up (a waiting request is dropped, a
+        run that nobody waits for is told to stop), and what Session.run raises. Time is not kept of inline
+        runs.
         """
         start = time.perf_counter()
         if sum([array.size for array in inputs.values()]) <= self.inline_elements and (start >= self._inline_again):
+            if self._turn is not None and not self._turn.first():
+                return await self._turn.run(outputs, inputs)
             result = self._session.run(outputs, inputs)
             ran = time.perf_counter() - start
             self._watch(ran, start)
-            return Ran(result, 0.0, ran)
-        return await self._run_in_pool(outputs, inputs, seconds)
+            rows = count_rows(inputs)
+            self._on_run(rows, ran)
+            return Ran(result, 0.0, ran, rows)
+        return await self._pool.run(outputs, inputs, seconds)
+
+    def _count_turn(self, finished: Finished) -> None:
+        ran = [result.ran for _, result in finished.results if isinstance(result, Ran)]
+        if ran:
+            # One by one, its requests would have kept the event loop longer.
+            self._watch(ran[0] / len(ran), time.perf_counter())
+            self._on_run(finished.rows, finished.seconds)
 
     def _watch(self, ran: float, now: float) -> None:
         self._runs += 1
@@ -100,34 +128,6 @@ class Executor:
         if self._runs >= STRIKE_RUNS:
             self._runs = self._strikes = 0
 
-    async def _run_in_pool(self, outputs: Sequence[str], inputs: dict[str, Tensor], seconds: float) -> Ran:
-        if self._pending >= self.capacity:
-            raise Overloaded
-        options = ort.RunOptions()
-        asked = time.perf_counter()
-
-        def work() -> Ran:
-            start = time.perf_counter()
-            result = self._session.run(outputs, inputs, options)
-            return Ran(result, start - asked, time.perf_counter() - start)
-
-        self._pending += 1
-        job = self._pool.submit(work)
-        future = asyncio.wrap_future(job)
-        future.add_done_callback(self._settle)
-        done, _ = await asyncio.wait((future,), timeout=seconds)
-        if not done:
-            # A job that runs cannot be cancelled: it stays pending until ONNX Runtime heeds the word.
-            options.terminate = True
-            job.cancel()
-            raise TimedOut(f"no answer within {seconds:g} s")
-        return future.result()
-
-    def _settle(self, future: asyncio.Future[Ran]) -> None:
-        self._pending -= 1
-        if not future.cancelled():
-            future.exception()  # retrieved: nobody waits for it after a timeout
-
     def close(self) -> None:
         """Stop the threads as soon as what runs has ended."""
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        self._pool.close()

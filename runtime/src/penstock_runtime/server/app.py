@@ -17,7 +17,9 @@ from penstock_runtime.protocol.errors import Overloaded, ProtocolError, Unavaila
 from penstock_runtime.server.compression import MIN_COMPRESSED, choose_coding, compressed
 from penstock_runtime.server.http import (
     CLOSE,
+    GONE,
     STARTED,
+    TASK,
     Disconnected,
     Header,
     Receive,
@@ -97,6 +99,7 @@ class DataApp:
         start = scope.get(STARTED) or time.perf_counter()
         outcome = "server_error"
         headers = self._headers()
+        scope[TASK] = asyncio.current_task()
         self._state.in_flight += 1
         try:
             body, extra, kind = await self._answer_inference(scope, receive)
@@ -106,6 +109,9 @@ class DataApp:
         except Disconnected:
             outcome = "client_error"
         except asyncio.CancelledError:
+            if GONE in scope:
+                outcome = "client_error"
+                return
             # The time to finish is over: better an answer that says so than a connection that breaks.
             outcome = "rejected"
             await answer_error(send, Unavailable("the server is shutting down"), headers)

@@ -19,6 +19,9 @@ Header = tuple[bytes, bytes]
 
 # Key in an ASGI scope: perf_counter() when the request's first byte was parsed.
 STARTED = "penstock.started"
+# Keys in an ASGI scope: the task to cancel if the client goes away before it is answered, and that it has gone.
+TASK = "penstock.task"
+GONE = "penstock.gone"
 # Seconds for a client to send its whole body.
 BODY_SECONDS = 60.0
 JSON_TYPE: Header = (b"content-type", b"application/json")

@@ -9,12 +9,13 @@ import asyncio
 import errno
 import socket
 from time import perf_counter
+from typing import Any
 
 from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
-from penstock_runtime.server.http import STARTED, App, bad_request
+from penstock_runtime.server.http import GONE, STARTED, TASK, App, bad_request
 
 # Longer than any common proxy keeps an idle upstream connection (Envoy: 1 h): the side that sends requests
 # must be the one that closes, or a request can meet a closing connection.
@@ -26,12 +27,19 @@ class ListenError(Exception):
 
 
 class _Protocol(HttpToolsProtocol):
-    """uvicorn's, with the time of a request's arrival, and our error body for bytes that are no HTTP."""
+    """uvicorn's, with a request's arrival and its client's departure, and our error for bytes that are no HTTP."""
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
         # Many requests can become readable at once; those that wait their turn have begun all the same.
         self.scope[STARTED] = perf_counter()  # type: ignore[literal-required]
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        task: Any = self.scope.get(TASK) if self.scope is not None else None
+        if task is not None and self.cycle is not None and not self.cycle.response_started:
+            self.scope[GONE] = True  # type: ignore[literal-required]
+            task.cancel()
 
     def send_400_response(self, msg: str) -> None:
         self.transport.write(bad_request(msg))

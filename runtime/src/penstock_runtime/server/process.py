@@ -10,9 +10,11 @@ from dataclasses import replace
 
 import orjson
 
+from penstock_runtime.engine.batchable import Batching, try_out
 from penstock_runtime.engine.cpu import concurrent_runs, cpu_quota
 from penstock_runtime.engine.executor import Executor, load_and_warm
 from penstock_runtime.engine.locate import locate_model
+from penstock_runtime.engine.session import Session
 from penstock_runtime.log import event
 from penstock_runtime.protocol.model_config import describe_config
 from penstock_runtime.protocol.schema import ModelSchema
@@ -100,13 +102,16 @@ class Process:
         threads = session.threads
         judge = self._judge(session.schema)
         workers = concurrent_runs(quota, threads)
-        self._executor = Executor(session, workers=workers, max_queue=settings.serving.max_queue, warmup=warmup)
+        batching = await self._try_batching(session)
+        self._executor = Executor(session, workers=workers, max_queue=settings.serving.max_queue, warmup=warmup,
+                                  batching=batching)  # fmt: skip
         serving = Serving(
             name=settings.model_name, version=file.version, schema=session.schema, executor=self._executor,
             judge=judge, issuer=self._issuer, metrics=self._metrics, statistics=self._state.statistics,
-            config=self._describe_config(session.schema, threads, workers), timeout=settings.serving.timeout,
+            config=self._describe_config(session.schema, threads, workers, batching.max_rows), timeout=settings.serving.timeout,
         )  # fmt: skip
         await serving.rehearse()
+        self._executor.on_run = self._count_run
         self._admin.intake = Intake(self._keys, judge, Ledger(), self._tally)
         self._state.serving = serving
         self._metrics.model_loaded = 1
@@ -117,18 +122,30 @@ class Process:
                   level=logging.WARNING, reason=warmup.failure)  # fmt: skip
         event(logger, "ready", model=settings.model_name, revision=settings.revision, version=file.version,
               cpu_quota=quota, intra_op_threads=threads, workers=workers, warmup_seconds=warmup.seconds,
-              inline_elements=self._executor.inline_elements, decision_output=judge.output,
+              inline_elements=self._executor.inline_elements, max_batch_rows=batching.max_rows,
+              decision_output=judge.output,
               load_seconds=round(self._metrics.load_seconds, 3))  # fmt: skip
 
-    def _describe_config(self, schema: ModelSchema, threads: int, workers: int) -> bytes:
+    def _describe_config(self, schema: ModelSchema, threads: int, workers: int, max_rows: int) -> bytes:
         serving = self._settings.serving
         parameters = {
             "threads": threads,
             "max_queue": serving.max_queue,
+            "max_batch_rows": max_rows,
             "max_body_bytes": serving.max_body_bytes,
             "timeout_seconds": serving.timeout,
         }
         return orjson.dumps(describe_config(schema, self._settings.model_name, workers, parameters))
+
+    def _count_run(self, rows: int, seconds: float) -> None:
+        self._metrics.batch_size.observe(rows)
+        self._state.statistics.ran(rows, seconds)
+
+    async def _try_batching(self, session: Session) -> Batching:
+        batching = await asyncio.to_thread(try_out, session, self._settings.serving.max_batch_rows)
+        if batching.reason is not None:
+            event(logger, "requests are not run together", reason=batching.reason)
+        return batching
 
     def _judge(self, schema: ModelSchema) -> Judge:
         """Return the judge as configured; one that decides nothing where the mounted file names no output.

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 
 import orjson
 
-from penstock_runtime.engine.executor import Executor, Ran
+from penstock_runtime.engine.executor import Executor
+from penstock_runtime.engine.line import Ran
 from penstock_runtime.engine.session import PLATFORM
 from penstock_runtime.protocol.decode import Decoder, InferRequest
 from penstock_runtime.protocol.encode import encode_response
@@ -69,11 +70,10 @@ class Serving:
         request = self._decoder.decode(body, header_length)
         decoding = time.perf_counter() - begun
         ran, answer, predictions, encoding = await self._answer(request)
-        self.statistics.executed(request.rows, ran.queued, decoding, ran.ran, encoding)
+        self.statistics.answered(request.rows, ran, decoding, encoding)
         metrics = self.metrics
         metrics.inference_seconds.observe(ran.ran)
         metrics.queue_seconds.observe(ran.queued)
-        metrics.batch_size.observe(request.rows)
         metrics.count_predictions(predictions)
         return answer
 

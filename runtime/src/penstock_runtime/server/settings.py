@@ -11,6 +11,9 @@ from typing import Any, Literal, TypeVar, cast
 
 from penstock_runtime.server.units import parse_duration, parse_size
 
+# As in the CRD.
+MAX_BATCH_ROWS = 4096
+
 Decision = Literal["argmax", "threshold", "tolerance"]
 _Number = TypeVar("_Number", int, float)
 
@@ -21,12 +24,16 @@ class SettingsError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Serving:
-    """Limits of serving (spec.serving). `threads` None = by the CPU quota; `timeout` in seconds."""
+    """Limits of serving (spec.serving). `threads` None = by the CPU quota; `timeout` in seconds.
+
+    `max_batch_rows`: most rows that requests waiting for the model are run with together; 1 = each alone.
+    """
 
     threads: int | None = None
     max_body_bytes: int = 64 * 2**20
     max_queue: int = 256
     timeout: float = 60.0
+    max_batch_rows: int = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +125,19 @@ def read_serving(spec: Mapping[str, Any]) -> Serving:
             max_body_bytes=_at_least(1, parse_size(spec.get("maxBodyBytes", default.max_body_bytes))),
             max_queue=_at_least(0, int(spec.get("maxQueue", default.max_queue))),
             timeout=_at_least(0.001, parse_duration(spec.get("timeout", default.timeout))),
+            max_batch_rows=_max_batch_rows(spec.get("batching"), default.max_batch_rows),
         )
+
+
+def _max_batch_rows(batching: object, default: int) -> int:
+    if batching is None:
+        return default
+    if not isinstance(batching, Mapping):
+        raise ValueError("batching must be an object such as {maxSize: 32}")
+    size = _at_least(1, int(batching.get("maxSize", default)))
+    if size > MAX_BATCH_ROWS:
+        raise ValueError(f"batching.maxSize {size} is more than {MAX_BATCH_ROWS}")
+    return size
 
 
 def read_feedback(spec: Mapping[str, Any]) -> Feedback:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
+from penstock_runtime.engine.line import Ran
 from penstock_runtime.server.metrics import Metrics
 
 # Sizes of batches beyond these are counted together and not listed, so that no client can make the answer grow.
@@ -20,13 +21,15 @@ _STAGES = ("queue", "compute_input", "compute_infer", "compute_output")
 class Statistics:
     """The numbers of one model, but for those that Metrics has."""
 
-    __slots__ = ("_batches", "_fail", "_last")
+    __slots__ = ("_answered", "_batches", "_fail", "_last")
 
     def __init__(self) -> None:
         """Start at 0."""
         self._fail = [0, 0.0]
         self._last = 0.0
-        # Rows of a run -> runs, seconds of each stage, rows in all.
+        # Requests, seconds of each stage, rows in all.
+        self._answered = [0.0] * 6
+        # Rows of a run -> runs; seconds of its requests' decoding, of the runs, of its requests' encoding.
         self._batches: dict[int, list[float]] = {}
 
     def failed(self, seconds: float) -> None:
@@ -34,30 +37,39 @@ class Statistics:
         self._fail[0] += 1
         self._fail[1] += seconds
 
-    def executed(self, rows: int, queued: float, decoding: float, running: float, encoding: float) -> None:
-        """Count one run of the model on `rows` rows, by the seconds of its stages."""
-        self._last = time.time()
+    def ran(self, rows: int, seconds: float) -> None:
+        """Count one run of the model, which may be one of several requests."""
         batch = self._batches.get(rows) or self._batch(rows)
         batch[0] += 1
-        batch[1] += queued
-        batch[2] += decoding
-        batch[3] += running
-        batch[4] += encoding
-        batch[5] += rows
+        batch[2] += seconds
+
+    def answered(self, rows: int, ran: Ran, decoding: float, encoding: float) -> None:
+        """Count one request of `rows` rows, by the seconds of its stages."""
+        self._last = time.time()
+        total = self._answered
+        total[0] += 1
+        total[1] += ran.queued
+        total[2] += decoding
+        total[3] += ran.ran
+        total[4] += encoding
+        total[5] += rows
+        batch = self._batches.get(ran.rows) or self._batch(ran.rows)
+        batch[1] += decoding
+        batch[3] += encoding
 
     def _batch(self, rows: int) -> list[float]:
         key = rows if len(self._batches) < MAX_BATCH_SIZES else _OTHERS
-        return self._batches.setdefault(key, [0] * 6)
+        return self._batches.setdefault(key, [0.0] * 4)
 
     def describe(self, name: str, version: str, metrics: Metrics) -> dict[str, Any]:
         """Return the numbers as the extension shows them; successes are those of `metrics`."""
-        count, *stages, rows = map(sum, zip([0] * 6, *self._batches.values(), strict=True))
+        count, *stages, rows = self._answered
         return {"model_stats": [{
             "name": name,
             "version": version,
             "last_inference": int(self._last * 1000),
-            "inference_count": rows,
-            "execution_count": count,
+            "inference_count": int(rows),
+            "execution_count": int(sum(batch[0] for batch in self._batches.values())),
             "inference_stats": {
                 "success": _duration(metrics.requests["ok"], metrics.request_seconds.sum),
                 "fail": _duration(*self._fail),
@@ -67,7 +79,7 @@ class Statistics:
             },
             "batch_stats": [
                 {"batch_size": size,
-                 **{stage: _duration(batch[0], batch[index]) for index, stage in enumerate(_STAGES, 1) if index > 1}}
+                 **{stage: _duration(batch[0], batch[index]) for index, stage in enumerate(_STAGES) if index}}
                 for size, batch in sorted(self._batches.items()) if size != _OTHERS
             ],
             "memory_usage": [],

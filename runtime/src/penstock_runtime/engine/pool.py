@@ -1,0 +1,146 @@
+"""Threads that run the model, and the line of requests before them.
+
+A request that finds a free thread is run at once, alone. One that finds none waits, and a thread that becomes
+free takes the oldest that waits together with what can share its run. Nothing ever waits for more to come.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable, Hashable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+
+from penstock_runtime.engine.joint import Finished, Joint, timed_out
+from penstock_runtime.engine.line import Job, Line, Ran
+from penstock_runtime.engine.rows import count_bytes, count_rows, group_of
+from penstock_runtime.engine.session import Tensor
+from penstock_runtime.protocol.errors import Overloaded
+
+
+class Pool:
+    """At most `workers` runs at once, at most `max_queue` requests waiting.
+
+    All methods are called from the event loop. `on_run` is called there with the rows and seconds of each run that
+    ended well.
+    """
+
+    def __init__(self, joint: Joint, *, workers: int, max_queue: int) -> None:
+        """Run the model by `joint`."""
+        self._joint = joint
+        self._threads = ThreadPoolExecutor(workers, thread_name_prefix="infer")
+        self._max_queue = max_queue
+        self._line = Line(joint.bounds)
+        # Guards the line, `_free` and `_taken`, which threads change as well.
+        self._lock = threading.Lock()
+        self._free = workers
+        self._taken = 0
+        self._settled = 0
+        self.inside = 0
+        self._closed = False
+        self.on_run: Callable[[int, float], None] = _ignore
+
+    @property
+    def pending(self) -> int:
+        """Requests that wait or whose run has not ended, even if nobody waits for it any more."""
+        return len(self._line) + self._taken - self._settled
+
+    @property
+    def capacity(self) -> int:
+        """How many requests may be under way: those that run or were just answered, and a full line."""
+        return self._max_queue + self.inside - len(self._line) + self._free
+
+    async def run(self, outputs: Sequence[str], inputs: dict[str, Tensor], seconds: float) -> Ran:
+        """Run the model on `inputs` within `seconds`.
+
+        Raises Overloaded if the line is full, TimedOut if the time is up, and what Session.run raises. On a
+        timeout, or if the caller is cancelled, a waiting request is dropped; a run that nobody waits for any
+        more is told to stop.
+        """
+        if not self._free and len(self._line) >= self._max_queue:
+            raise Overloaded
+        loop = asyncio.get_running_loop()
+        job = Job(outputs, inputs, count_rows(inputs), count_bytes(inputs), self._group(outputs, inputs),
+                  time.perf_counter(), seconds, loop.create_future())  # fmt: skip
+        timer = loop.call_later(seconds, self._expire, job)
+        self.inside += 1
+        try:
+            self._begin(job)
+            return await job.future
+        except asyncio.CancelledError:
+            self._abandon(job)
+            raise
+        finally:
+            self.inside -= 1
+            timer.cancel()
+
+    def close(self) -> None:
+        """Drop what waits; stop the threads as soon as what runs has ended."""
+        with self._lock:
+            self._closed = True
+            dropped = self._line.clear()
+        for job in dropped:
+            job.future.cancel()
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    def _group(self, outputs: Sequence[str], inputs: dict[str, Tensor]) -> Hashable | None:
+        return group_of(outputs, inputs) if self._joint.bounds.rows > 1 else None
+
+    def _begin(self, job: Job) -> None:
+        with self._lock:
+            # A free thread takes this one alone: with several free ones, what comes at once runs side by side.
+            at_once = self._free > 0
+            if at_once:
+                self._free -= 1
+                self._taken += 1
+            else:
+                self._line.add(job)
+        if at_once:
+            self._threads.submit(self._work, [job])
+
+    def _expire(self, job: Job) -> None:
+        if not job.future.done():
+            self._abandon(job)
+            job.future.set_exception(timed_out(job))
+
+    def _abandon(self, job: Job) -> None:
+        job.gone = True
+        with self._lock:
+            self._line.remove(job)
+        if job.run is not None:
+            job.run.stop_if_deserted()
+
+    def _settle(self, finished: Finished) -> None:
+        self._settled += len(finished.results)
+        finished.settle()
+        if finished.rows:
+            self.on_run(finished.rows, finished.seconds)
+
+    # From here on: in the threads.
+
+    def _work(self, jobs: list[Job]) -> None:
+        while jobs:
+            finished = self._joint.run(jobs, self._post)
+            # Only then told: who hears of an answer may count on a thread being free.
+            jobs = self._next()
+            self._post(finished)
+            del finished  # or the next run would keep these answers
+
+    def _next(self) -> list[Job]:
+        with self._lock:
+            jobs = [] if self._closed else self._line.take(time.perf_counter())
+            self._taken += len(jobs)
+            if not jobs:
+                self._free += 1
+        return jobs
+
+    def _post(self, finished: Finished) -> None:
+        loop = finished.results[0][0].future.get_loop()
+        with suppress(RuntimeError):  # the event loop is closed: nobody waits any more
+            loop.call_soon_threadsafe(self._settle, finished)
+
+
+def _ignore(rows: int, seconds: float) -> None:
+    """Nobody counts."""
