@@ -108,7 +108,8 @@ class Process:
         serving = Serving(
             name=settings.model_name, version=file.version, schema=session.schema, executor=self._executor,
             judge=judge, issuer=self._issuer, metrics=self._metrics, statistics=self._state.statistics,
-            config=self._describe_config(session.schema, threads, workers, batching.max_rows), timeout=settings.serving.timeout,
+            config=self._describe_config(session.schema, threads, workers, batching.max_rows),
+            timeout=settings.serving.timeout,
         )  # fmt: skip
         await serving.rehearse()
         self._executor.on_run = self._count_run
