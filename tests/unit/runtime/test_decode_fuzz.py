@@ -157,8 +157,10 @@ def seeds() -> list[tuple[Decoder, bytes, int | None]]:
     return [*found, (RAW, plain, None)]
 
 
-SNIPPETS = [b"[", b"]", b"{", b"}", b'"', b"\\", b",", b":", b"-", b"0", b"9" * 25, b"1e400", b"null", b"true",
-            b"NaN", b"\xff", b"\x00", b"\\ud800", b"[" * 200, b'"binary_data_size":4294967296,', b'"shape":[1,-1],']  # fmt: skip
+SNIPPETS = [
+    *(b"[", b"]", b"{", b"}", b'"', b"\\", b",", b":", b"-", b"0", b"9" * 25, b"1e400", b"null", b"true", b"NaN"),
+    *(b"\xff", b"\x00", b"\\ud800", b"[" * 200, b'"binary_data_size":4294967296,', b'"shape":[1,-1],'),
+]
 
 
 def mutate(rng: random.Random, body: bytes, other: bytes) -> bytes:
