@@ -29,15 +29,18 @@ RAW = Decoder(ModelSchema((TensorSpec("x", "FP32", (-1, 2)),), (TensorSpec("y", 
 ROUNDS = 20_000
 
 
-def element(kind: str) -> st.SearchStrategy[Any]:
+def element(rng: random.Random, kind: str) -> Any:
+    """Return a value of the datatype, extremes more often than chance would have it."""
     if kind == "BOOL":
-        return st.booleans()
+        return rng.random() < 0.5
     if kind == "BYTES":
-        return st.text(max_size=6)
+        return "".join(rng.choices('aå"\\\0[}\u2028\U0001f600', k=rng.randrange(4)))
     if kind.startswith("FP"):
-        return st.floats(width={"FP16": 16, "FP32": 32, "FP64": 64}[kind], allow_nan=False, allow_infinity=False)  # type: ignore[arg-type]
-    limits = np.iinfo(ELEMENTS[kind].dtype)
-    return st.integers(int(limits.min), int(limits.max))
+        limits = np.finfo(ELEMENTS[kind].dtype)
+        extremes = [0.0, -0.0, limits.max, limits.min, limits.tiny, limits.smallest_subnormal, limits.eps]
+        return float(ELEMENTS[kind].dtype.type(rng.choice([*extremes, rng.uniform(-9, 9), rng.gauss(0, 1)])))
+    bounds = np.iinfo(ELEMENTS[kind].dtype)
+    return rng.choice([int(bounds.min), int(bounds.max), 0, 1, rng.randint(int(bounds.min), int(bounds.max))])
 
 
 @st.composite
@@ -45,10 +48,12 @@ def tensors(draw: st.DrawFn) -> tuple[list[dict[str, Any]], list[bytes], dict[st
     """Return inputs in any order, some of them binary; their blobs; and what is in them, flat, with its shape."""
     inputs, blobs, values, shapes = [], [], {}, {}
     rows = draw(st.integers(0, 40))
+    # Values by a seed: drawn one by one they would take most of the test's time, and matter least.
+    rng = random.Random(draw(st.integers(0, 2**32)))
     for spec in draw(st.permutations(SCHEMA.inputs)):
         shape = [rows, 2] if spec.shape else draw(st.sampled_from([[], [1], [2, 1, 2], [0, 3]]))
         size = int(np.prod(shape))
-        flat = draw(st.lists(element(spec.datatype), min_size=size, max_size=size))
+        flat = [element(rng, spec.datatype) for _ in range(size)]
         if not spec.json_types or draw(st.booleans()):
             blobs.append(to_bytes(spec.datatype, flat))
             inputs.append(blob_input(spec.name, spec.datatype, shape, len(blobs[-1])))
@@ -60,7 +65,7 @@ def tensors(draw: st.DrawFn) -> tuple[list[dict[str, Any]], list[bytes], dict[st
     return inputs, blobs, values, shapes
 
 
-@settings(max_examples=50)
+@settings(max_examples=150)
 @given(tensors(), st.booleans(), st.sampled_from([b"", b" ", b"\n   "]))
 def test_what_fits_comes_back_exactly(made: Any, all_binary: bool, lead: bytes) -> None:
     inputs, blobs, values, shapes = made
@@ -92,10 +97,9 @@ def attempt(decoder: Decoder, body: bytes, header: bytes | None) -> InferRequest
     try:
         return decoder.decode(body, None if header is None else read_header_length(header))
     except ProtocolError as error:
-        told = error
-    assert 400 <= told.status < 500
-    assert told.message
-    return None
+        if 400 <= error.status < 500 and error.message:
+            return None
+        raise
 
 
 odd: st.SearchStrategy[Any] = (
@@ -111,7 +115,7 @@ def places(value: Any) -> Iterator[tuple[Any, Any]]:
             yield from places(item)
 
 
-@settings(max_examples=100)
+@settings(max_examples=300)
 @given(tensors(), st.data())
 def test_a_valid_request_with_one_thing_changed_is_answered_or_refused(made: Any, data: st.DataObject) -> None:
     inputs, blobs, _, _ = made
@@ -157,10 +161,9 @@ def seeds() -> list[tuple[Decoder, bytes, int | None]]:
     return [*found, (RAW, plain, None)]
 
 
-SNIPPETS = [
-    *(b"[", b"]", b"{", b"}", b'"', b"\\", b",", b":", b"-", b"0", b"9" * 25, b"1e400", b"null", b"true", b"NaN"),
-    *(b"\xff", b"\x00", b"\\ud800", b"[" * 200, b'"binary_data_size":4294967296,', b'"shape":[1,-1],'),
-]
+SNIPPETS = [b"[", b"]", b"{", b"}", b'"', b"\\", b",", b":", b"-", b"0", b"9" * 25, b"1e400", b"null", b"true",
+            b"NaN", b"\xff", b"\x00", b"\\ud800", b"[" * 200,
+            b'"binary_data_size":4294967296,', b'"shape":[1,-1],']  # fmt: skip
 
 
 def mutate(rng: random.Random, body: bytes, other: bytes) -> bytes:

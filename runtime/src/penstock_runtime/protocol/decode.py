@@ -20,6 +20,8 @@ MAX_DIMENSIONS = 16
 MAX_ELEMENTS = 64 * 2**20
 
 _NONE: frozenset[str] = frozenset()
+# Nothing but tensors without elements can be taken from it, so that all requests may share it.
+_NO_BLOBS = Blobs(b"", 0)
 
 
 class InferRequest(NamedTuple):
@@ -71,7 +73,7 @@ class Decoder:
         binary_output = False
         if "parameters" in message:
             binary_output = _flag(check_parameters(message["parameters"], "the request"), "binary_data_output")
-        blobs = Blobs(body, len(text))
+        blobs = _NO_BLOBS if header_length is None else Blobs(body, header_length)
         inputs = self._decode_inputs(message.get("inputs"), text, blobs)
         blobs.finish()
         outputs = message.get("outputs")
@@ -117,10 +119,6 @@ class Decoder:
             if "data" in entry:
                 raise InvalidRequest(f"input {quote(spec.name)} has both 'data' and 'binary_data_size'; give one")
             return blobs.take(size, shape, spec)
-        if not spec.json_types:
-            raise InvalidRequest(
-                f"input {quote(spec.name)} is {spec.datatype}, which JSON cannot carry; send it as binary data"
-            )
         return read_json_data(entry.get("data"), shape, spec, text)
 
     def _check_shape(self, shape: object, spec: TensorSpec) -> list[int]:

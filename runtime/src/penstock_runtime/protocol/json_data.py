@@ -25,10 +25,14 @@ _MOST_HITS = 64
 
 def read_json_data(data: object, shape: list[int], spec: TensorSpec, text: bytes) -> np.ndarray[Any, Any]:
     """Return the tensor that `data` is; `text` is the JSON it was parsed from. Raises InvalidRequest."""
+    element = spec.element
+    if not element.json_types:
+        raise InvalidRequest(
+            f"input {quote(spec.name)} is {spec.datatype}, which JSON cannot carry; send it as binary data"
+        )
     if type(data) is not list:
         raise InvalidRequest(f"input {quote(spec.name)}: 'data' must be a list")
     flat = _flatten(data, shape, spec)
-    element = spec.element
     if not element.code:
         _check_types(flat, spec, element)
         return np.array(flat, element.dtype).reshape(shape)
