@@ -38,7 +38,8 @@ class ModelMetrics:
         if (before := self._phases.pop(key, None)) is not None:
             self._phase.remove(*key, before)
         if status is None or status.phase is None:
-            self._forget(key)
+            self._weight.remove(*key)
+            self._available.remove(*key)
             return
         self._phases[key] = str(status.phase)
         self._phase.labels(*key, self._phases[key]).set(1)
@@ -47,16 +48,6 @@ class ModelMetrics:
         available = find_condition(status.conditions, ConditionType.AVAILABLE)
         serves = available is not None and available.status == ConditionStatus.TRUE
         if not serves and ready is not None and ready.reason == Reason.SUSPENDED:
-            _drop(self._available, key)
+            self._available.remove(*key)
         else:
             self._available.labels(*key).set(serves)
-
-    def _forget(self, key: Key) -> None:
-        _drop(self._weight, key)
-        _drop(self._available, key)
-
-
-def _drop(gauge: Gauge, key: Key) -> None:
-    # prometheus_client raises for series that are not there
-    if any(tuple(sample.labels.values()) == key for metric in gauge.collect() for sample in metric.samples):
-        gauge.remove(*key)
