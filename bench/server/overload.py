@@ -1,0 +1,141 @@
+"""Three times as many requests as a server can answer: what it answers, what it refuses and how quickly."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from bench.server.cases import (
+    DEADLINE_SECONDS,
+    KSERVE,
+    LEAST_GOODPUT,
+    MLSERVER,
+    MOST_REFUSAL_SECONDS,
+    OVERLOAD_FACTOR,
+    PENSTOCK,
+    Case,
+)
+from bench.server.measure import Load, Pace, Tell, drive_wrk, prepare
+from bench.server.models import ModelFile
+from bench.server.payloads import INFER_PATH
+from bench.server.processes import CLIENT_CORE, pinned
+from bench.server.servers import Servers
+from bench.server.stats import Judged, judge_least, judge_most
+from e2e.cluster.console import Problem, telling_line
+
+# The convnet, since only where the model is dearer than HTTP does refusing leave time to answer. As many connections
+# as keep it busy, and no more.
+CASES = (
+    (PENSTOCK, Case("overload-binary", "convnet, binary", "conv", "binary", 16, ())),
+    (PENSTOCK, Case("overload-json", "convnet, JSON", "conv", "json", 16, ())),
+    (MLSERVER, Case("overload-json", "convnet, JSON", "conv", "json", 16, ())),
+    (KSERVE, Case("overload-json", "convnet, JSON", "conv", "json", 16, ())),
+)
+_ENV = {"PENSTOCK_SERVING": json.dumps({"timeout": f"{DEADLINE_SECONDS:g}s"})}
+
+
+@dataclass(frozen=True, slots=True)
+class Flood:
+    """One server under three times its load. Rates a second, times in seconds.
+
+    `goodput` counts 200s; `late`: the p99 of accepted requests; `refusal`: the p99 of refusals, `refusal_p50` their
+    median; `lost`: requests without any answer, or one that is neither; `lag`: the p99 of the client's own lateness.
+    """
+
+    server: str
+    title: str
+    capacity: float
+    offered: float
+    goodput: float
+    accepted_p50: float
+    accepted_p99: float
+    refused: int
+    refusal_p50: float
+    refusal_p99: float
+    without_retry_after: int
+    lost: int
+    lag: float
+
+
+def measure_overload(model: ModelFile, pace: Pace, folder: Path, tell: Tell) -> list[Flood]:
+    """Flood each server in turn, a new process each time; the median of the rounds by goodput is returned."""
+    floods = []
+    for name, case in CASES:
+        rounds = []
+        for number in range(pace.rounds):
+            tell(f"overload, round {number + 1} of {pace.rounds}: {name}, {case.title}")
+            rounds.append(_flood(name, case, model, pace, folder))
+        middle = median(sorted(flood.goodput / flood.capacity for flood in rounds))
+        floods.append(min(rounds, key=lambda flood: abs(flood.goodput / flood.capacity - middle)))
+    return floods
+
+
+def _flood(name: str, case: Case, model: ModelFile, pace: Pace, folder: Path) -> Flood:
+    with Servers(model, folder) as servers:
+        server = servers.start(name, env=_ENV)
+        load = prepare(case, model, folder)
+        drive_wrk(case, server, load, pace.warm)
+        capacity = drive_wrk(case, server, load, pace.seconds)
+        if capacity.errors:
+            raise Problem(f"{name} fails before it is overloaded: {capacity.errors}")
+        request = folder / f"{case.id}.request"
+        request.write_bytes(whole_request(load))
+        offered = OVERLOAD_FACTOR * capacity.rate
+        told = _client(server.http_port, offered, 2 * pace.seconds, request)
+    return flood_of(name, case.title, capacity.rate, offered, told)
+
+
+def whole_request(load: Load) -> bytes:
+    """Return the load's request as HTTP/1.1 has it."""
+    body = load.body.read_bytes()
+    lines = [f"POST {INFER_PATH} HTTP/1.1", "host: 127.0.0.1", f"content-length: {len(body)}"]
+    lines += [f"{name}: {value}" for name, value in load.headers.items()]
+    return "\r\n".join([*lines, "", ""]).encode() + body
+
+
+def flood_of(name: str, title: str, capacity: float, offered: float, told: Mapping[str, Any]) -> Flood:
+    """Return what the open-loop client told of `name`."""
+    ok, refused = told["ok"], told["refused"]
+    statuses = told["statuses"]
+    answered = ok["count"] + refused["count"]
+    return Flood(
+        server=name, title=title, capacity=capacity, offered=offered, goodput=ok["count"] / told["seconds"],
+        accepted_p50=ok["p50"], accepted_p99=ok["p99"], refused=refused["count"],
+        refusal_p50=refused["p50"], refusal_p99=refused["p99"], without_retry_after=told["without_retry_after"],
+        lost=told["sent"] + statuses.get("unsent", 0) - answered, lag=told["lag_p99"],
+    )  # fmt: skip
+
+
+def judge_flood(flood: Flood) -> list[Judged]:
+    """Return the bars of overload with their verdicts."""
+    kept = flood.goodput / flood.capacity if flood.capacity else 0.0
+    return [
+        judge_least(f"goodput >= {LEAST_GOODPUT:.0%} of capacity", round(kept, 3), LEAST_GOODPUT, f"{kept:.1%}"),
+        judge_most(f"refused in < {MOST_REFUSAL_SECONDS * 1e3:g} ms (p99)", flood.refusal_p99, MOST_REFUSAL_SECONDS,
+                   f"{flood.refusal_p99 * 1e3:.1f} ms (p50 {flood.refusal_p50 * 1e3:.1f})"),
+        judge_most("every refusal is 429 or 503 with Retry-After, nothing lost",
+                   flood.without_retry_after + flood.lost, 0, f"{flood.without_retry_after} without, {flood.lost} lost"),
+        judge_most(f"accepted p99 <= {DEADLINE_SECONDS:g} s, the deadline", flood.accepted_p99, DEADLINE_SECONDS,
+                   f"{flood.accepted_p99:.2f} s"),
+    ]  # fmt: skip
+
+
+def _client(port: int, rate: float, seconds: float, request: Path) -> dict[str, Any]:
+    words = [sys.executable, "-m", "bench.server.open_loop", "--port", str(port), "--rate", str(rate),
+             "--seconds", str(seconds), "--request", str(request)]  # fmt: skip
+    try:
+        done = subprocess.run(
+            pinned(CLIENT_CORE, words), capture_output=True, text=True, check=False, timeout=4 * seconds + 60
+        )
+    except subprocess.TimeoutExpired:
+        raise Problem("the open-loop client did not end", f"by hand: {' '.join(words)}") from None
+    if done.returncode:
+        raise Problem(f"the open-loop client failed: {telling_line(done.stderr)}", f"by hand: {' '.join(words)}")
+    told: dict[str, Any] = json.loads(done.stdout)
+    return told
