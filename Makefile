@@ -18,6 +18,9 @@ test:  ## unit, property and integration tests (installs what they need)
 e2e:  ## end-to-end tests on a kind cluster (brings it up)
 	@e2e/run
 
+bench-server:  ## the model server beside others, a quarter of an hour (BENCH=quick; CASES="iris-json conv"; PROFILE=iris-json-64)
+	@bench/server/run $(if $(filter quick,$(BENCH)),--quick) $(if $(CASES),--cases "$(CASES)") $(if $(PROFILE),--profile $(PROFILE))
+
 check:  ## format, lint, types, import contracts, generated files, chart
 	@dev/check
 
@@ -39,4 +42,4 @@ kubeconfig:  ## print the path of the cluster's kubeconfig
 down:  ## remove the cluster
 	@e2e/cluster/down
 
-.PHONY: help demo test e2e check generate format lock up kubeconfig down
+.PHONY: help demo test e2e bench-server check generate format lock up kubeconfig down

@@ -79,7 +79,6 @@ def measure_case(  # noqa: PLR0913, PLR0917 - the parts of a measurement, named 
     results: Results, tell: Tell,
 ) -> None:  # fmt: skip
     """Check every server's answer once, then measure the servers in turn, round by round."""
-    reference = Model(str(model.path))
     load = prepare(case, model, folder)
     names: list[str] = []
     for name in case.servers:
@@ -87,7 +86,7 @@ def measure_case(  # noqa: PLR0913, PLR0917 - the parts of a measurement, named 
             names.append(name)
             continue
         tell(f"{case.id}: checking {name}")
-        wrong = _check(case, running[name], load, reference, model)
+        wrong = check(case, running[name], load, model)
         if wrong:
             results.skipped[case.id, name] = wrong
         else:
@@ -111,7 +110,7 @@ def prepare(case: Case, model: ModelFile, folder: Path) -> Load:
     return Load(file, script, headers, {})
 
 
-def _check(case: Case, server: Server, load: Load, reference: Model, model: ModelFile) -> str:
+def check(case: Case, server: Server, load: Load, model: ModelFile) -> str:
     """Return why the case cannot be measured on `server`: it is not served, or the answer is wrong."""
     port = server.port(case.protocol)
     if not port:
@@ -124,6 +123,7 @@ def _check(case: Case, server: Server, load: Load, reference: Model, model: Mode
     except (ValueError, LookupError, TypeError) as error:
         return f"no answer of the protocol: {error!r}"
     load.answer_bytes[server.name] = len(body)
+    reference = Model(str(model.path))
     expected = {name: array for (name, _), array in zip(reference.outputs, reference(model.row), strict=True)}
     return differences(expected, got)
 
@@ -141,7 +141,7 @@ def ask(case: Case, port: int, load: Load) -> tuple[bytes, dict[str, str]]:
             try:
                 return call(body[5:], timeout=30), {}
             except grpc.RpcError as error:
-                raise Unanswered(f"{error.code().name} {error.details()}"[:120]) from None  # type: ignore[attr-defined]
+                raise Unanswered(f"{error.code().name} {error.details()}"[:120]) from None
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
     try:
         connection.request("POST", INFER_PATH, body, load.headers)
@@ -157,14 +157,9 @@ def ask(case: Case, port: int, load: Load) -> tuple[bytes, dict[str, str]]:
 
 
 def _run(case: Case, server: Server, load: Load, pace: Pace) -> Run:
-    if case.protocol != "grpc":
-        drive_wrk(case, server, load, pace.warm)
-        before = Meter.read(server.processes)
-        outcome = drive_wrk(case, server, load, pace.seconds)
-    else:
-        drive_h2load(case, server, load, pace.warm)
-        before = Meter.read(server.processes)
-        outcome = drive_h2load(case, server, load, pace.seconds)
+    drive(case, server, load, pace.warm)
+    before = Meter.read(server.processes)
+    outcome = drive(case, server, load, pace.seconds)
     after = Meter.read(server.processes)
     return run_of(case, server.name, outcome, before, after)
 
@@ -189,13 +184,10 @@ def _run_alone(case: Case, alone: Alone | None, pace: Pace) -> Run:
     return run_of(case, ALONE, Outcome(rate, 1 / rate, 1 / rate), before, after)
 
 
-def drive_wrk(case: Case, server: Server, load: Load, seconds: int) -> Outcome:
-    """Load the server by wrk."""
-    return read_wrk(_tool(wrk_command(load.script, case, server.http_port, seconds), seconds))
-
-
-def drive_h2load(case: Case, server: Server, load: Load, seconds: int) -> Outcome:
-    """Load the server's gRPC by h2load."""
+def drive(case: Case, server: Server, load: Load, seconds: int) -> Outcome:
+    """Load the server for `seconds`, by wrk, or by h2load if it is gRPC; `check` has been called."""
+    if case.protocol != "grpc":
+        return read_wrk(_tool(wrk_command(load.script, case, server.http_port, seconds), seconds))
     log = load.body.with_suffix(".log")
     log.unlink(missing_ok=True)
     url = f"http://127.0.0.1:{server.grpc_port}{METHOD}"
@@ -211,5 +203,7 @@ def _tool(words: Iterable[str], seconds: float) -> str:
     except subprocess.TimeoutExpired:
         raise Problem(f"{words[3]} did not end {60} s after its time", f"by hand: {' '.join(words)}") from None
     if done.returncode:
-        raise Problem(f"{words[3]} failed: {(done.stderr or done.stdout).strip()[-300:]}", f"by hand: {' '.join(words)}")
+        raise Problem(
+            f"{words[3]} failed: {(done.stderr or done.stdout).strip()[-300:]}", f"by hand: {' '.join(words)}"
+        )
     return done.stdout

@@ -40,7 +40,8 @@ def _classes() -> dict[str, Any]:
     ])  # fmt: skip
     pool = descriptor_pool.DescriptorPool()
     pool.Add(file)
-    return message_factory.GetMessageClassesForFiles([file.name], pool)
+    classes: dict[str, Any] = message_factory.GetMessageClassesForFiles([file.name], pool)
+    return classes
 
 
 _CLASSES = _classes()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from importlib.metadata import version
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,7 @@ def write_models() -> dict[str, ModelFile]:
     generator = np.random.default_rng(0)
     mlp_row = generator.random((1, MLP[0]), np.float32)
     image = generator.random((1, *IMAGE), np.float32)
-    products = sum(before * after for before, after in zip(MLP, MLP[1:], strict=False))
+    products = sum(before * after for before, after in pairwise(MLP))
     iris = np.array([[5.1, 3.5, 1.4, 0.2]], np.float32)
     made = (
         ModelFile("iris", folder / "iris.onnx", iris, 0.0, "random forest of 100 trees on 4 numbers"),
@@ -71,7 +72,7 @@ def _mlp() -> bytes:
     nodes: list[Any] = []
     weights: list[Any] = []
     last = "x"
-    for index, (before, after) in enumerate(zip(MLP, MLP[1:], strict=False)):
+    for index, (before, after) in enumerate(pairwise(MLP)):
         _add_weight(weights, f"w{index}", generator.normal(0, (2 / before) ** 0.5, (before, after)))
         _add_weight(weights, f"b{index}", generator.normal(0, 0.1, after))
         _add_node(nodes, "Gemm", [last, f"w{index}", f"b{index}"], f"h{index}")

@@ -21,7 +21,7 @@ from bench.server.cases import (
     PENSTOCK,
     Case,
 )
-from bench.server.measure import Load, Pace, Tell, drive_wrk, prepare
+from bench.server.measure import Load, Pace, Tell, drive, prepare
 from bench.server.models import ModelFile
 from bench.server.payloads import INFER_PATH
 from bench.server.processes import CLIENT_CORE, pinned
@@ -37,6 +37,8 @@ CASES = (
     (MLSERVER, Case("overload-json", "convnet, JSON", "conv", "json", 16, ())),
     (KSERVE, Case("overload-json", "convnet, JSON", "conv", "json", 16, ())),
 )
+# The p99 of the client's lateness beyond which a run says nothing about the server.
+MOST_LAG_SECONDS = 0.02
 _ENV = {"PENSTOCK_SERVING": json.dumps({"timeout": f"{DEADLINE_SECONDS:g}s"})}
 
 
@@ -44,8 +46,8 @@ _ENV = {"PENSTOCK_SERVING": json.dumps({"timeout": f"{DEADLINE_SECONDS:g}s"})}
 class Flood:
     """One server under three times its load. Rates a second, times in seconds.
 
-    `goodput` counts 200s; `late`: the p99 of accepted requests; `refusal`: the p99 of refusals, `refusal_p50` their
-    median; `lost`: requests without any answer, or one that is neither; `lag`: the p99 of the client's own lateness.
+    `goodput` counts the 200s that came while the flood lasted; `late` the requests answered with 504, `lost` those
+    with no answer or another one; `lag` is the p99 of the client's own lateness.
     """
 
     server: str
@@ -59,6 +61,7 @@ class Flood:
     refusal_p50: float
     refusal_p99: float
     without_retry_after: int
+    late: int
     lost: int
     lag: float
 
@@ -80,8 +83,8 @@ def _flood(name: str, case: Case, model: ModelFile, pace: Pace, folder: Path) ->
     with Servers(model, folder) as servers:
         server = servers.start(name, env=_ENV)
         load = prepare(case, model, folder)
-        drive_wrk(case, server, load, pace.warm)
-        capacity = drive_wrk(case, server, load, pace.seconds)
+        drive(case, server, load, pace.warm)
+        capacity = drive(case, server, load, pace.seconds)
         if capacity.errors:
             raise Problem(f"{name} fails before it is overloaded: {capacity.errors}")
         request = folder / f"{case.id}.request"
@@ -103,24 +106,33 @@ def flood_of(name: str, title: str, capacity: float, offered: float, told: Mappi
     """Return what the open-loop client told of `name`."""
     ok, refused = told["ok"], told["refused"]
     statuses = told["statuses"]
-    answered = ok["count"] + refused["count"]
+    late = statuses.get("504", 0)
+    answered = ok["count"] + refused["count"] + late
     return Flood(
-        server=name, title=title, capacity=capacity, offered=offered, goodput=ok["count"] / told["seconds"],
+        server=name, title=title, capacity=capacity, offered=offered, goodput=told["ok_in_time"] / told["seconds"],
         accepted_p50=ok["p50"], accepted_p99=ok["p99"], refused=refused["count"],
         refusal_p50=refused["p50"], refusal_p99=refused["p99"], without_retry_after=told["without_retry_after"],
-        lost=told["sent"] + statuses.get("unsent", 0) - answered, lag=told["lag_p99"],
+        late=late, lost=told["due"] - answered, lag=told["lag_p99"],
     )  # fmt: skip
 
 
 def judge_flood(flood: Flood) -> list[Judged]:
-    """Return the bars of overload with their verdicts."""
+    """Return the bars of overload with their verdicts: all void if the client itself was late."""
+    judged = _judge(flood)
+    if flood.lag <= MOST_LAG_SECONDS:
+        return judged
+    return [Judged(each.text, f"the client was {flood.lag * 1e3:.0f} ms late", "void") for each in judged]
+
+
+def _judge(flood: Flood) -> list[Judged]:
     kept = flood.goodput / flood.capacity if flood.capacity else 0.0
+    lost = f"{flood.without_retry_after} without, {flood.lost} lost"
     return [
         judge_least(f"goodput >= {LEAST_GOODPUT:.0%} of capacity", round(kept, 3), LEAST_GOODPUT, f"{kept:.1%}"),
         judge_most(f"refused in < {MOST_REFUSAL_SECONDS * 1e3:g} ms (p99)", flood.refusal_p99, MOST_REFUSAL_SECONDS,
                    f"{flood.refusal_p99 * 1e3:.1f} ms (p50 {flood.refusal_p50 * 1e3:.1f})"),
         judge_most("every refusal is 429 or 503 with Retry-After, nothing lost",
-                   flood.without_retry_after + flood.lost, 0, f"{flood.without_retry_after} without, {flood.lost} lost"),
+                   flood.without_retry_after + flood.lost, 0, lost),
         judge_most(f"accepted p99 <= {DEADLINE_SECONDS:g} s, the deadline", flood.accepted_p99, DEADLINE_SECONDS,
                    f"{flood.accepted_p99:.2f} s"),
     ]  # fmt: skip

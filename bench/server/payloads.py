@@ -13,7 +13,7 @@ from bench.server.cases import Protocol
 from bench.server.messages import ModelInferRequest, ModelInferResponse
 
 INFER_PATH = "/v2/models/m/infer"
-_DTYPES = {"FP32": np.dtype("<f4"), "INT64": np.dtype("<i8")}
+_DTYPES: dict[str, np.dtype[Any]] = {"FP32": np.dtype("<f4"), "INT64": np.dtype("<i8")}
 # Rows that run together are summed in another order than alone.
 _TOLERANCE = 1e-4
 _GRPC_HEAD = struct.Struct(">?I")

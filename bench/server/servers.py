@@ -155,18 +155,21 @@ class Alone:
         words = [sys.executable, "-m", "bench.server.apps.alone", str(model.path), str(row)]
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
         self.process = Process(words, _env(), folder / "0.log", **pipes)
+        if self.process.stdin is None or self.process.stdout is None:
+            raise ValueError("the process has no pipes")
+        self._ask, self._told = self.process.stdin, self.process.stdout
         self._expect("ready")
 
     def _expect(self, what: str) -> str:
-        line: str = self.process.stdout.readline().decode().strip()
+        line: str = self._told.readline().decode().strip()
         if not line or (what and line != what):
             raise Problem("ONNX Runtime alone did not run", f"its output is in {self.process.log}")
         return line
 
     def run(self, seconds: float) -> float:
         """Return how many runs a second there were in `seconds`."""
-        self.process.stdin.write(f"{seconds}\n".encode())
-        self.process.stdin.flush()
+        self._ask.write(f"{seconds}\n".encode())
+        self._ask.flush()
         return float(self._expect(""))
 
 

@@ -86,7 +86,9 @@ def read_h2load(text: str, log: Iterable[str], seconds: float, answer_bytes: int
     if counts is None or data is None:
         raise ValueError(f"h2load did not tell its results: {text.strip()[-300:]}")
     done, good, *bad = (int(number) for number in counts.groups())
-    wrong = [f"{number:,} {word}" for number, word in zip(bad, ("failed", "errored", "timed out"), strict=True) if number]
+    wrong = [
+        f"{number:,} {word}" for number, word in zip(bad, ("failed", "errored", "timed out"), strict=True) if number
+    ]
     times = sorted(int(line.split("\t")[2]) for line in log)
     if good and int(data[1]) < 0.95 * good * answer_bytes:
         missing = 1 - int(data[1]) / (good * answer_bytes)

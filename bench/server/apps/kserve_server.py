@@ -16,7 +16,7 @@ from kserve.protocol.infer_type import InferOutput, InferRequest, InferResponse
 from bench.server.apps.model import Model
 
 
-class OnnxModel(kserve.Model):
+class OnnxModel(kserve.Model):  # type: ignore[misc]
     """Runs the model where the request is, which on one core is quicker than a thread."""
 
     def __init__(self, name: str, path: str) -> None:

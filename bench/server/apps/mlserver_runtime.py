@@ -12,7 +12,7 @@ from mlserver.types import InferenceRequest, InferenceResponse
 from bench.server.apps.model import Model
 
 
-class OnnxRuntime(MLModel):
+class OnnxRuntime(MLModel):  # type: ignore[misc]
     """Runs the model where the request is, which on one core is quicker than a thread."""
 
     async def load(self) -> bool:
@@ -24,7 +24,6 @@ class OnnxRuntime(MLModel):
         """Answer one request."""
         arrays = self._model(NumpyCodec.decode_input(payload.inputs[0]))
         outputs = [
-            NumpyCodec.encode_output(name, array)
-            for (name, _), array in zip(self._model.outputs, arrays, strict=True)
+            NumpyCodec.encode_output(name, array) for (name, _), array in zip(self._model.outputs, arrays, strict=True)
         ]
         return InferenceResponse(model_name=self.name, outputs=outputs)

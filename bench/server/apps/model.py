@@ -8,7 +8,7 @@ import numpy as np
 import onnxruntime as ort
 
 DATATYPES = {"tensor(float)": "FP32", "tensor(int64)": "INT64"}
-DTYPES = {"FP32": np.dtype("<f4"), "INT64": np.dtype("<i8")}
+DTYPES: dict[str, np.dtype[Any]] = {"FP32": np.dtype("<f4"), "INT64": np.dtype("<i8")}
 
 
 class Model:
