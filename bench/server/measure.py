@@ -16,7 +16,7 @@ from bench.server.cases import ALONE, Case
 from bench.server.messages import METHOD
 from bench.server.models import ModelFile
 from bench.server.payloads import INFER_PATH, differences, grpc_frame, read_answer, request
-from bench.server.processes import CLIENT_CORE, Meter, pinned
+from bench.server.processes import CLIENT_CORE, Meter, foreign_share, pinned
 from bench.server.servers import Alone, Server, Servers
 from bench.server.stats import Run
 from bench.server.tools import Outcome, h2load_command, read_h2load, read_wrk, wrk_command, wrk_script
@@ -168,10 +168,9 @@ def run_of(case: Case, name: str, outcome: Outcome, before: Meter, after: Meter)
     """Return the run that lay between two readings of the counters."""
     wall = after.at - before.at
     server = after.server - before.server
-    foreign = max(0.0, after.core - before.core - server) / wall
     answers = outcome.rate * wall
     return Run(case.id, name, outcome.rate, outcome.p50, outcome.p99, server / answers if answers else 0.0,
-               server / wall, foreign, outcome.errors)  # fmt: skip
+               server / wall, foreign_share(before, after), outcome.errors)  # fmt: skip
 
 
 def _run_alone(case: Case, alone: Alone | None, pace: Pace) -> Run:

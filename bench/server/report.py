@@ -21,7 +21,7 @@ _FLOOD_TEXT = (
     f"are answered. Penstock's deadline is {DEADLINE_SECONDS:g} s. Accepted requests are timed from the moment they "
     "were due, refusals from their sending."
 )
-_WORDS = {"pass": "pass", "miss": "**miss**", "void": "**void**", "not measured": "not measured"}
+_WORDS = {"pass": "pass", "miss": "**miss**", "noisy": "noisy", "void": "**void**", "not measured": "not measured"}
 
 
 def render(record: Record, method: str, notes: Mapping[str, str], pictures: Sequence[str]) -> str:
@@ -39,7 +39,7 @@ def render(record: Record, method: str, notes: Mapping[str, str], pictures: Sequ
         _table(record.cases, cells),
         *(f"![{name}]({name})" for name in pictures),
         "## Latency and CPU",
-        "Of each run: latency to the whole answer, and the server's CPU time an answer, which foreign load disturbs less.",
+        "Of each run: latency to the whole answer, and the server's CPU time an answer, which others disturb less.",
         _details(record.cases, cells),
     ]
     if record.starts:
@@ -61,12 +61,12 @@ def render(record: Record, method: str, notes: Mapping[str, str], pictures: Sequ
 
 def _summary(record: Record, cells: Mapping[str, Mapping[str, Cell]]) -> list[str]:
     verdicts = [each.verdict for _, judged in judgements(record, cells) for each in judged]
-    counts = {word: verdicts.count(word) for word in ("pass", "miss", "void", "not measured") if word in verdicts}
+    counts = {word: verdicts.count(word) for word in _WORDS if word in verdicts}
     text = "Bars: " + ", ".join(f"{count} {word}" for word, count in counts.items()) + "."
     foreign = [cell.foreign for row in cells.values() for cell in row.values() if cell.runs]
     if any(share > NOISY for share in foreign):
         text += (f" **The machine was not quiet:** other processes took up to {max(foreign):.0%} of the measured core. "
-                 "Compare CPU times rather than rates, or run it again.")  # fmt: skip
+                 f"Beyond {NOISY:.0%} no verdict is given; compare CPU times, or run it again.")  # fmt: skip
     return [text]
 
 

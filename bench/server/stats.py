@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Literal
 
-from bench.server.cases import BARE, BEST_PEER, PEERS, PENSTOCK, TITLES, Bar, Case
+from bench.server.cases import BEST_PEER, PEERS, PENSTOCK, TITLES, Bar, Case
 
-# More than this share of the measured core went to others: the run says more about them.
-NOISY = 0.05
-Verdict = Literal["pass", "miss", "void", "not measured"]
+# More than this share of the measured core went to others: the rate says more about them.
+NOISY = 0.1
+Verdict = Literal["pass", "miss", "noisy", "void", "not measured"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,8 @@ class Run:
 class Cell:
     """All runs of one server in one case: medians, and the least and the most rate.
 
-    `void` says what makes them worthless: then no ratio is made of them. `skipped` says why there are none.
+    `foreign` is the median share of the core that others took. `void` says what makes the runs worthless: then no
+    ratio is made of them. `skipped` says why there are none.
     """
 
     rate: float = 0.0
@@ -64,7 +65,7 @@ def cell_of(runs: Sequence[Run], skipped: str = "") -> Cell:
     return Cell(
         rate=median(rates), least=min(rates), most=max(rates),
         p50=median(run.p50 for run in runs), p99=median(run.p99 for run in runs),
-        cpu=median(run.cpu for run in runs), foreign=max(run.foreign for run in runs), runs=len(runs),
+        cpu=median(run.cpu for run in runs), foreign=median(run.foreign for run in runs), runs=len(runs),
         void="; ".join(dict.fromkeys(run.errors for run in runs if run.errors)),
     )  # fmt: skip
 
@@ -117,7 +118,13 @@ def _judge_bar(bar: Bar, cells: Mapping[str, Cell]) -> Judged:
     ratio = ours.rate / theirs.rate
     who = f" ({TITLES[than]})" if bar.than == BEST_PEER and than is not None else ""
     # Compared as it is shown: nobody should have to wonder why 0.80 misses 0.8.
-    return Judged(bar.text, f"{ratio:.2f} x{who}", "pass" if round(ratio, 2) >= bar.least else "miss")
+    return Judged(bar.text, f"{ratio:.2f} x{who}", _decide(round(ratio, 2) >= bar.least, ours, theirs))
+
+
+def _decide(reached: bool, *cells: Cell) -> Verdict:
+    if any(cell.foreign > NOISY for cell in cells):
+        return "noisy"
+    return "pass" if reached else "miss"
 
 
 def _judge_tail(cells: Mapping[str, Cell]) -> Judged:
@@ -128,26 +135,14 @@ def _judge_tail(cells: Mapping[str, Cell]) -> Judged:
     if peer is None or not ours.counts:
         return Judged(text, "-", "not measured")
     reached = f"{ours.p99 * 1e3:.1f} ms, {cells[peer].p50 * 1e3:.1f} ms"
-    return Judged(text, reached, "pass" if ours.p99 <= cells[peer].p50 else "miss")
+    return Judged(text, reached, _decide(ours.p99 <= cells[peer].p50, ours, cells[peer]))
 
 
-def judge_least(text: str, value: float, least: float, shown: str) -> Judged:
-    """Return the verdict on a `value` that must reach `least`."""
-    return Judged(text, shown, "pass" if value >= least else "miss")
+def judge_least(text: str, value: float, least: float, shown: str, *, noisy: bool = False) -> Judged:
+    """Return the verdict on a `value` that must reach `least`; `noisy`: others had too much of the core."""
+    return Judged(text, shown, "noisy" if noisy else "pass" if value >= least else "miss")
 
 
-def judge_most(text: str, value: float, most: float, shown: str) -> Judged:
+def judge_most(text: str, value: float, most: float, shown: str, *, noisy: bool = False) -> Judged:
     """Return the verdict on a `value` that must not exceed `most`."""
-    return Judged(text, shown, "pass" if value <= most else "miss")
-
-
-def ratio_to(cells: Mapping[str, Cell], name: str | None) -> float | None:
-    """Return Penstock's rate by that of `name`, None where there is none."""
-    if name is None or not (cells.get(PENSTOCK, Cell()).counts and cells.get(name, Cell()).counts):
-        return None
-    return cells[PENSTOCK].rate / cells[name].rate if cells[name].rate else None
-
-
-def bare_ratio(cells: Mapping[str, Cell]) -> float | None:
-    """Return Penstock's rate by that of the bare stack, None where there is none."""
-    return ratio_to(cells, BARE)
+    return Judged(text, shown, "noisy" if noisy else "pass" if value <= most else "miss")

@@ -61,6 +61,8 @@ def read_wrk(text: str) -> Outcome:
         ("write", "writes failed"), ("timeout", "requests timed out"),
     ) if told[key]]  # fmt: skip
     good = told["requests"] - told["status"]
+    if not told["requests"]:
+        wrong.append("no answers")
     return Outcome(good / (told["us"] / 1e6), told["p50"] / 1e6, told["p99"] / 1e6, ", ".join(wrong))
 
 
