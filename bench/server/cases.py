@@ -7,13 +7,17 @@ from typing import Literal
 
 Protocol = Literal["json", "binary", "grpc"]
 PENSTOCK, LEAN, MLSERVER, KSERVE, BARE, ALONE = "penstock", "lean", "mlserver", "kserve", "bare", "alone"
-PEERS = (MLSERVER, KSERVE)
+MLSERVER_BATCHING = "mlserver-batching"
+PEERS = (MLSERVER, MLSERVER_BATCHING, KSERVE)
 BEST_PEER = "best peer"
 TITLES = {
-    PENSTOCK: "Penstock", LEAN: "Penstock, counting nothing", MLSERVER: "MLServer", KSERVE: "KServe SDK",
+    PENSTOCK: "Penstock", LEAN: "Penstock, counting nothing", MLSERVER: "MLServer",
+    MLSERVER_BATCHING: "MLServer, batching", KSERVE: "KServe SDK",
     BARE: "bare stack", ALONE: "ORT alone", BEST_PEER: "the best peer",
 }  # fmt: skip
 _ALL = (PENSTOCK, MLSERVER, KSERVE, BARE)
+# Where many ask at once, MLServer's own batching has something to take together.
+_MANY = (PENSTOCK, MLSERVER, MLSERVER_BATCHING, KSERVE, BARE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,14 +64,15 @@ def _grpc(model: str, title: str, least: float, connections: int, streams: int =
 
 CASES = (
     Case("iris-json-64", "iris, JSON, 64 connections", "iris", "json", 64,
-         (Bar(BEST_PEER, 5.0), Bar(BARE, 0.8)), tail=True),
+         (Bar(BEST_PEER, 5.0), Bar(BARE, 0.8)), servers=_MANY, tail=True),
     Case("iris-json-1", "iris, JSON, 1 connection", "iris", "json", 1, (Bar(BEST_PEER, 2.0),)),
     Case("iris-cost", "iris, JSON, 64 connections: with and without metrics, ids, feedback keys", "iris", "json", 64,
          (Bar(LEAN, 0.95),), servers=(PENSTOCK, LEAN)),
     _grpc("iris", "iris", 1.6, 8, 8),
     _grpc("iris", "iris", 1.6, 4, 2),
     _grpc("iris", "iris", 1.6, 1),
-    Case("mlp-json-64", "MLP, JSON, 64 connections", "mlp", "json", 64, (Bar(BEST_PEER, 3.5),)),
+    Case("mlp-json-64", "MLP, JSON, 64 connections", "mlp", "json", 64, (Bar(BEST_PEER, 3.5),),
+         servers=_MANY),
     Case("mlp-binary-64", "MLP, binary, 64 connections", "mlp", "binary", 64, (Bar(BARE, 1.2),)),
     _grpc("mlp", "MLP", 1.6, 8, 8),
     _grpc("mlp", "MLP", 1.6, 1),

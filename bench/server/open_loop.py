@@ -35,12 +35,15 @@ class Client:
     Latencies are seconds to the whole answer: of 200s from the time that the request was due, else from its sending.
     """
 
-    def __init__(self, port: int, request: bytes, rate: float, seconds: float) -> None:
-        """Send `request` to `port` of the loopback address."""
+    def __init__(
+        self, port: int, request: bytes, rate: float, seconds: float, *, connections: int = FIRST_CONNECTIONS
+    ) -> None:
+        """Send `request` to `port` of the loopback address, at first on so many `connections`."""
         self._port = port
         self.request = request
         self._rate = rate
         self._seconds = seconds
+        self._first = connections
         self._free: list[_Connection] = []
         self._connections = 0
         self._tasks: set[asyncio.Task[None]] = set()
@@ -55,7 +58,7 @@ class Client:
 
     async def run(self) -> dict[str, Any]:
         """Send for the whole time; return the report."""
-        await asyncio.gather(*(self._open() for _ in range(FIRST_CONNECTIONS)))
+        await asyncio.gather(*(self._open() for _ in range(self._first)))
         begun = self.loop.time()
         self._end = begun + self._seconds
         total = int(self._rate * self._seconds)

@@ -136,7 +136,8 @@ def _judge(flood: Flood) -> list[Judged]:
     noisy = flood.foreign > NOISY
     lost = f"{flood.without_retry_after} without, {flood.lost} lost"
     return [
-        judge_least(f"goodput >= {LEAST_GOODPUT:.0%} of capacity", round(kept, 3), LEAST_GOODPUT, f"{kept:.1%}", noisy=noisy),
+        judge_least(f"goodput >= {LEAST_GOODPUT:.0%} of capacity", round(kept, 3), LEAST_GOODPUT, f"{kept:.1%}",
+                    noisy=noisy),
         judge_most(f"refused in < {MOST_REFUSAL_SECONDS * 1e3:g} ms (p99)", flood.refusal_p99, MOST_REFUSAL_SECONDS,
                    f"{flood.refusal_p99 * 1e3:.1f} ms (p50 {flood.refusal_p50 * 1e3:.1f})", noisy=noisy),
         judge_most("every refusal is 429 or 503 with Retry-After, nothing lost",

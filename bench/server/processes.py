@@ -48,6 +48,7 @@ class Process:
                 env={**os.environ, **env},
                 cwd=log.parent,
                 stderr=out,
+                start_new_session=True,  # Ctrl-C is for the benchmark, which ends it
                 **{"stdin": subprocess.DEVNULL, "stdout": out, **pipes},
             )
         self.pid = self._process.pid

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from collections import Counter
@@ -17,6 +18,7 @@ from bench.server.servers import Servers
 from e2e.cluster.console import Problem
 
 RATE = 500
+_LINE = re.compile(r":\d+(?=\)$)")
 
 
 class Spent(NamedTuple):
@@ -41,7 +43,7 @@ def profile(case: Case, name: str, model: ModelFile, seconds: int, folder: Path)
         spy = subprocess.Popen(
             pinned(CLIENT_CORE, [Path(sys.executable).with_name("py-spy"), "record", "--pid",
                                  str(server.processes[index].pid), "--rate", str(RATE), "--duration", str(seconds),
-                                 "--format", "raw", "--native", "--nonblocking", "--output", str(stacks)]),
+                                 "--format", "raw", "--nonblocking", "--output", str(stacks)]),
             stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
         )  # fmt: skip
         drive(case, server, load, seconds + 1)
@@ -51,16 +53,19 @@ def profile(case: Case, name: str, model: ModelFile, seconds: int, folder: Path)
     return stacks
 
 
-def sum_up(lines: Iterable[str], threads: str = "") -> list[Spent]:
-    """Return functions by the share of samples in themselves, most first; of stacks that hold `threads` only."""
+def sum_up(lines: Iterable[str]) -> list[Spent]:
+    """Return functions by the share of samples in themselves and the C code that they called, most first.
+
+    `lines` are stacks, outermost frame first, and how often each was seen.
+    """
     own: Counter[str] = Counter()
     total: Counter[str] = Counter()
     samples = 0
     for line in lines:
         stack, _, count = line.rstrip().rpartition(" ")
-        if not stack or threads not in stack:
+        if not stack:
             continue
-        frames = stack.split(";")
+        frames = [_LINE.sub("", frame) for frame in stack.split(";")]
         samples += int(count)
         own[frames[-1]] += int(count)
         for frame in set(frames):

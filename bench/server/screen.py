@@ -12,8 +12,10 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from bench.server.cases import ALONE, LEAN, TITLES, Case
+from bench.server.cases import ALONE, LEAN, MLSERVER_BATCHING, TITLES, Case
 from bench.server.stats import Cell
+
+_SHORT = {LEAN: "no counting", ALONE: "ORT", MLSERVER_BATCHING: "batching"}
 
 Look = Callable[[], dict[str, dict[str, Cell]]]
 
@@ -61,7 +63,7 @@ def draw_table(cases: Sequence[Case], cells: dict[str, dict[str, Cell]]) -> Tabl
     table = Table(box=None, pad_edge=False)
     table.add_column("answers/s")
     for name in names:
-        table.add_column({LEAN: "no counting", ALONE: "ORT"}.get(name, TITLES[name]), justify="right")
+        table.add_column(_SHORT.get(name, TITLES[name]), justify="right")
     for case in cases:
         row = cells.get(case.id, {})
         table.add_row(case.id, *(_shown(row.get(name, Cell())) for name in names))

@@ -16,7 +16,7 @@ from typing import Self
 
 import numpy as np
 
-from bench.server.cases import ALONE, BARE, KSERVE, LEAN, MLSERVER, PENSTOCK, Protocol
+from bench.server.cases import ALONE, BARE, KSERVE, LEAN, MLSERVER, MLSERVER_BATCHING, PENSTOCK, Protocol
 from bench.server.models import ModelFile
 from bench.server.processes import POLL_SECONDS, Process, free_ports
 from e2e.cluster.console import Problem, output
@@ -24,12 +24,13 @@ from e2e.cluster.places import CACHE, ROOT
 
 # What a server speaks by its maker's word; whether gRPC is answered is found out.
 PROTOCOLS: dict[str, tuple[Protocol, ...]] = {
-    PENSTOCK: ("json", "binary", "grpc"), LEAN: ("json", "binary"), MLSERVER: ("json", "grpc"),
+    PENSTOCK: ("json", "binary", "grpc"), LEAN: ("json", "binary"), MLSERVER: ("json", "grpc"), MLSERVER_BATCHING: ("json", "grpc"),
     KSERVE: ("json", "binary", "grpc"), BARE: ("json", "binary", "grpc"),
 }  # fmt: skip
+MLSERVER_BATCHES = {"max_batch_size": 32, "max_batch_time": 0.001}
 READY_PATH = "/v2/models/m/ready"
 LATE_SECONDS = 10.0
-# Settings that serve the peer best. Its adaptive batching is off: on this one core it made every case slower.
+# Settings that serve the peer best. Its adaptive batching is measured beside it: it helps some cases, and slows others.
 MLSERVER_SETTINGS = {
     "debug": False, "parallel_workers": 0, "metrics_endpoint": None, "gzip_enabled": False, "host": "127.0.0.1",
 }  # fmt: skip
@@ -126,13 +127,13 @@ def plans(name: str, model: ModelFile, folder: Path, http_port: int, grpc_port: 
                      http_port if app == "bare_http" else 0)
                 for app, port in both
             ]  # fmt: skip
-        case "mlserver":
+        case "mlserver" | "mlserver-batching":
             settings = {**MLSERVER_SETTINGS, "http_port": http_port, "grpc_port": grpc_port}
             (folder / "settings.json").write_text(json.dumps(settings))
             implementation = "bench.server.apps.mlserver_runtime.OnnxRuntime"
-            (folder / "model-settings.json").write_text(
-                json.dumps({"name": "m", "implementation": implementation, "parameters": {"uri": path}})
-            )
+            of_model = {"name": "m", "implementation": implementation, "parameters": {"uri": path}}
+            batches = MLSERVER_BATCHES if name == MLSERVER_BATCHING else {}
+            (folder / "model-settings.json").write_text(json.dumps({**of_model, **batches}))
             command = Path(peer_python(MLSERVER)).with_name("mlserver")
             return [Plan([str(command), "start", str(folder)], _env(), http_port)]
         case "kserve":
