@@ -10,7 +10,8 @@ from bench.server.cases import ALONE, BARE, KSERVE, LEAN, MLSERVER, MLSERVER_BAT
 from bench.server.stats import Cell
 
 COLORS = {
-    PENSTOCK: "#1f77b4", LEAN: "#aec7e8", MLSERVER: "#ff7f0e", MLSERVER_BATCHING: "#ffbb78", KSERVE: "#2ca02c", BARE: "#7f7f7f", ALONE: "#c7c7c7",
+    PENSTOCK: "#1f77b4", LEAN: "#aec7e8", MLSERVER: "#ff7f0e", MLSERVER_BATCHING: "#ffbb78",
+    KSERVE: "#2ca02c", BARE: "#7f7f7f", ALONE: "#c7c7c7",
 }  # fmt: skip
 _ACROSS = 4
 Cells = Mapping[str, Mapping[str, Cell]]

@@ -24,7 +24,8 @@ from e2e.cluster.places import CACHE, ROOT
 
 # What a server speaks by its maker's word; whether gRPC is answered is found out.
 PROTOCOLS: dict[str, tuple[Protocol, ...]] = {
-    PENSTOCK: ("json", "binary", "grpc"), LEAN: ("json", "binary"), MLSERVER: ("json", "grpc"), MLSERVER_BATCHING: ("json", "grpc"),
+    PENSTOCK: ("json", "binary", "grpc"), LEAN: ("json", "binary"), MLSERVER: ("json", "grpc"),
+    MLSERVER_BATCHING: ("json", "grpc"),
     KSERVE: ("json", "binary", "grpc"), BARE: ("json", "binary", "grpc"),
 }  # fmt: skip
 MLSERVER_BATCHES = {"max_batch_size": 32, "max_batch_time": 0.001}
