@@ -9,7 +9,7 @@ from bench.server.cases import BARE, DEADLINE_SECONDS, KSERVE, MLSERVER, OVERLOA
 from bench.server.overload import Flood, judge_flood
 from bench.server.record import Record
 from bench.server.starting import judge_start
-from bench.server.stats import NOISY, Cell, Judged, best_peer, judge
+from bench.server.stats import NOISY, NOT_MEASURED, Cell, Judged, best_peer, judge
 
 _COLUMNS = (PENSTOCK, MLSERVER, KSERVE, BARE)
 _START_TEXT = (
@@ -83,7 +83,8 @@ def _table(cases: Iterable[Case], cells: Mapping[str, Mapping[str, Cell]]) -> st
     for case in cases:
         row = cells[case.id]
         shown = [_rate(row[name]) if name in row else "" for name in _COLUMNS]
-        others = [f"{TITLES[name]}: {_rate(cell)}" for name, cell in row.items() if name not in _COLUMNS]
+        others = [f"{TITLES[name]}: {_rate(cell)}" for name, cell in row.items()
+                  if name not in _COLUMNS and (cell.runs or cell.skipped != NOT_MEASURED)]  # fmt: skip
         for index, each in enumerate(judge(case, row)):
             first = ["<br>".join([case.title, *others]), *shown] if not index else [""] * (1 + len(_COLUMNS))
             rows.append([*first, each.text, each.reached, _WORDS[each.verdict]])

@@ -11,6 +11,7 @@ from bench.server.cases import BEST_PEER, PEERS, PENSTOCK, TITLES, Bar, Case
 
 # More than this share of the measured core went to others: the rate says more about them.
 NOISY = 0.1
+NOT_MEASURED = "not measured"
 Verdict = Literal["pass", "miss", "noisy", "void", "not measured"]
 
 
@@ -60,7 +61,7 @@ class Cell:
 def cell_of(runs: Sequence[Run], skipped: str = "") -> Cell:
     """Return the cell of `runs` of one server in one case."""
     if not runs:
-        return Cell(skipped=skipped or "not measured")
+        return Cell(skipped=skipped or NOT_MEASURED)
     rates = [run.rate for run in runs]
     return Cell(
         rate=median(rates), least=min(rates), most=max(rates),
