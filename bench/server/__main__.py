@@ -110,6 +110,28 @@ def _measure(
         if asked.mflop:
             say(f"{asked.name}: {asked.text}, {asked.mflop:.1f} MFLOP a row")
     results = Results()
+    try:
+        _fill(record, options, cases, extras, models, folder, results)
+    except BaseException:
+        kept = CACHE / "bench" / "server" / "unfinished.json"
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        _take(record, results).write(kept)
+        say(f"what was measured until then is in {kept}")
+        raise
+    return _take(record, results)
+
+
+def _take(record: Record, results: Results) -> Record:
+    record.runs = results.runs
+    record.skipped = [(case, server, why) for (case, server), why in results.skipped.items()]
+    return record
+
+
+def _fill(  # noqa: PLR0913, PLR0917 - the parts of a run, named at the only call
+    record: Record, options: Options, cases: Sequence[Case], extras: tuple[bool, bool], models: dict[str, ModelFile],
+    folder: Path, results: Results,
+) -> None:  # fmt: skip
+    pace = _pace(options)
     starts, overload = extras
     with Screen(cases, lambda: cells_of(results.runs, results.skipped, cases), plain=options.plain) as screen:
         for name, model in models.items():
@@ -117,12 +139,9 @@ def _measure(
             if of_model:
                 measure_model(model, of_model, pace, folder, results, screen.tell)
         if starts:
-            record.starts = measure_starts(models["iris"], 2 if options.quick else 5, folder, screen.tell)
+            record.starts = measure_starts(models["iris"], 1 if options.quick else 5, folder, screen.tell)
         if overload:
             record.floods = measure_overload(models["conv"], pace, folder, screen.tell)
-    record.runs = results.runs
-    record.skipped = [(case, server, why) for (case, server), why in results.skipped.items()]
-    return record
 
 
 def _command(options: Options) -> str:

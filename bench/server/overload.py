@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import median
+from statistics import median_low
 from typing import Any
 
 from bench.server.cases import (
@@ -48,7 +48,7 @@ class Flood:
 
     `goodput` counts the 200s that came while the flood lasted; `late` the requests answered with 504, `lost` those
     with no answer or another one; `lag` is the p99 of the client's own lateness, `foreign` the share of the core
-    that others took.
+    that others took. `void` says why there is nothing but that.
     """
 
     server: str
@@ -66,6 +66,7 @@ class Flood:
     lost: int
     lag: float
     foreign: float
+    void: str = ""
 
 
 def measure_overload(model: ModelFile, pace: Pace, folder: Path, tell: Tell) -> list[Flood]:
@@ -76,9 +77,13 @@ def measure_overload(model: ModelFile, pace: Pace, folder: Path, tell: Tell) -> 
         for number in range(pace.rounds):
             tell(f"overload, round {number + 1} of {pace.rounds}: {name}, {case.title}")
             rounds.append(_flood(name, case, model, pace, folder))
-        middle = median(sorted(flood.goodput / flood.capacity for flood in rounds))
-        floods.append(min(rounds, key=lambda flood: abs(flood.goodput / flood.capacity - middle)))
+        floods.append(next((flood for flood in rounds if flood.void), None) or _middle(rounds))
     return floods
+
+
+def _middle(rounds: Sequence[Flood]) -> Flood:
+    middle = median_low([flood.goodput / flood.capacity for flood in rounds])
+    return next(flood for flood in rounds if flood.goodput / flood.capacity == middle)
 
 
 def _flood(name: str, case: Case, model: ModelFile, pace: Pace, folder: Path) -> Flood:
@@ -88,7 +93,8 @@ def _flood(name: str, case: Case, model: ModelFile, pace: Pace, folder: Path) ->
         drive(case, server, load, pace.warm)
         capacity = drive(case, server, load, pace.seconds)
         if capacity.errors:
-            raise Problem(f"{name} fails before it is overloaded: {capacity.errors}")
+            return Flood(name, case.title, capacity.rate, 0.0, 0.0, 0.0, 0.0, 0, 0.0, 0.0, 0, 0, 0, 0.0, 0.0,
+                         f"it fails before it is overloaded: {capacity.errors}")  # fmt: skip
         request = folder / f"{case.id}.request"
         request.write_bytes(whole_request(load))
         offered = OVERLOAD_FACTOR * capacity.rate
@@ -126,6 +132,8 @@ def flood_of(
 def judge_flood(flood: Flood) -> list[Judged]:
     """Return the bars of overload with their verdicts: all void if the client itself was late."""
     judged = _judge(flood)
+    if flood.void:
+        return [Judged(each.text, flood.void, "void") for each in judged]
     if flood.lag <= MOST_LAG_SECONDS:
         return judged
     return [Judged(each.text, f"the client was {flood.lag * 1e3:.0f} ms late", "void") for each in judged]

@@ -134,6 +134,9 @@ def _starts(record: Record) -> str:
 def _floods(floods: Iterable[Flood]) -> str:
     rows = []
     for flood in floods:
+        if flood.void:
+            rows.append([f"{TITLES[flood.server]}, {flood.title}", f"**void**: {flood.void}", *[""] * 8])
+            continue
         ours = flood.server == PENSTOCK
         judged = (
             "<br>".join(f"{each.text}: {each.reached}, {_WORDS[each.verdict]}" for each in judge_flood(flood))

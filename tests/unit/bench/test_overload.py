@@ -97,6 +97,11 @@ def test_a_late_client_or_a_busy_machine_says_nothing_about_the_server() -> None
     assert {each.verdict for each in judge_flood(replace(FLOOD, foreign=0.2))} >= {"noisy"}
 
 
+def test_a_server_that_fails_before_is_void() -> None:
+    void = replace(FLOOD, goodput=0.0, capacity=0.0, void="it fails before it is overloaded: no answers")
+    assert {(each.verdict, each.reached) for each in judge_flood(void)} == {("void", void.void)}
+
+
 def test_a_whole_request(tmp_path: Path) -> None:
     body = tmp_path / "body"
     body.write_bytes(b"\x00\r\n\xff")

@@ -74,6 +74,11 @@ def test_start_overload_machine_and_method_are_told(record: Record) -> None:
     assert "![a.svg](a.svg)" in page
 
 
+def test_a_server_that_could_not_be_overloaded_is_told(record: Record) -> None:
+    record.floods.append(replace(FLOOD, server=KSERVE, capacity=0.0, void="no answers"))
+    assert "| KServe SDK, convnet, binary | **void**: no answers |" in render(record, "How.", {}, [])
+
+
 def test_what_is_missed_is_explained_by_the_notes_or_said_not_to_be(record: Record) -> None:
     page = render(record, "How.", {"iris-json-64": "It is the ids.", "iris-json-1": "Unused."}, [])
     explained = page.split("## Bars that were missed")[1].split("## Method")[0]
