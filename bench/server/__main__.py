@@ -163,6 +163,8 @@ def _write(record: Record, out: Path) -> None:
     (out / "server.md").write_text(render(record, METHOD.read_text(), read_notes(NOTES.read_text()), pictures))
     record.write(out / "server.json")
     console = Console(highlight=False)
+    if not console.is_terminal:
+        console = Console(highlight=False, width=160)  # a file has no width, and the table must not be folded
     console.print(draw_table(record.cases, cells))
     for name, judged in judgements(record, cells):
         for each in judged:

@@ -58,7 +58,7 @@ def _draw(
         for case, axis in zip(cases, axes, strict=False):
             row = {name: cell for name, cell in cells[case.id].items() if cell.counts}
             fill(axis, list(row), list(row.values()))
-            axis.set_xticks(range(len(row)), [TITLES[name].replace(", ", ",\n") for name in row], fontsize=7)
+            axis.set_xticks(range(len(row)), [TITLES[name].replace(" ", "\n") for name in row], fontsize=7)
             axis.set_title(case.title.replace(": ", ":\n"), fontsize=8)
             axis.set_ylim(bottom=0)
             axis.grid(axis="y", alpha=0.25)
