@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import socket
+import ssl
 from time import perf_counter
 from typing import Any
 
@@ -20,6 +21,9 @@ from penstock_runtime.server.http import GONE, STARTED, TASK, App, bad_request
 # Longer than any common proxy keeps an idle upstream connection (Envoy: 1 h): the side that sends requests
 # must be the one that closes, or a request can meet a closing connection.
 KEEP_ALIVE_SECONDS = 3900
+# A client may take its time for a handshake, and none for saying goodbye: idle ones often do not at all.
+HANDSHAKE_SECONDS = 30.0
+GOODBYE_SECONDS = 1.0
 
 
 class ListenError(Exception):
@@ -49,8 +53,11 @@ class _Protocol(HttpToolsProtocol):
 class Listener:
     """One port with its app."""
 
-    def __init__(self, app: App, host: str | None, port: int) -> None:
+    def __init__(self, app: App, host: str | None, port: int, tls: ssl.SSLContext | None = None) -> None:
         """Bind at once, so that a taken port is known before a model is loaded; raises ListenError."""
+        self._tls: dict[str, Any] = {} if tls is None else {
+            "ssl": tls, "ssl_handshake_timeout": HANDSHAKE_SECONDS, "ssl_shutdown_timeout": GOODBYE_SECONDS,
+        }  # fmt: skip
         self._socket = _bind(host, port)
         self.port: int = self._socket.getsockname()[1]
         self._config = Config(
@@ -67,7 +74,7 @@ class Listener:
         """Accept connections."""
         loop = asyncio.get_running_loop()
         self._server = await loop.create_server(
-            lambda: _Protocol(self._config, self._state, {}, _loop=loop), sock=self._socket, backlog=2048
+            lambda: _Protocol(self._config, self._state, {}, _loop=loop), sock=self._socket, backlog=2048, **self._tls
         )
 
     async def stop(self, deadline: float) -> bool:

@@ -15,6 +15,7 @@ from penstock_runtime.server.feedback.keys import Keys
 from penstock_runtime.server.listener import Listener
 from penstock_runtime.server.metrics_app import MetricsApp
 from penstock_runtime.server.repository.repository import Repository
+from penstock_runtime.server.security.security import Security
 from penstock_runtime.server.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -26,20 +27,23 @@ class Process:
     """The models, three ports, and their life."""
 
     def __init__(self, settings: Settings, on_ready: Callable[[], None] = lambda: None) -> None:
-        """Bind the ports; raises ListenError. `on_ready` is called once the models are loaded and warm."""
+        """Bind the ports; raises ListenError, SettingsError. `on_ready` is called once the models are loaded."""
         self._settings = settings
         self._on_ready = on_ready
         self._config = ConfigDir(settings.config_dir, settings.feedback)
         self._keys = Keys(settings.feedback_key_dir)
         self._repository = Repository(settings, self._keys, self._config.feedback, self._config.cohort)
+        self._security = security = Security(settings.security)
         self._listeners: list[Listener] = []
+        data = security.guard_data(DataApp(self._repository, settings.serving.max_body_bytes))
+        admin = security.guard_admin(AdminApp(self._repository, settings.model_control))
         try:
-            for app, port in (
-                (DataApp(self._repository, settings.serving.max_body_bytes), settings.http_port),
-                (AdminApp(self._repository, settings.model_control), settings.admin_port),
-                (MetricsApp(self._repository), settings.metrics_port),
+            for app, name, port in (
+                (data, "http", settings.http_port),
+                (admin, "admin", settings.admin_port),
+                (MetricsApp(self._repository), "metrics", settings.metrics_port),
             ):
-                self._listeners.append(Listener(app, settings.host, port))
+                self._listeners.append(Listener(app, settings.host, port, security.tls(name)))
         except BaseException:
             self._close()
             raise
@@ -80,6 +84,7 @@ class Process:
         while True:
             await asyncio.sleep(WATCH_SECONDS)
             self._keys.refresh()
+            self._security.refresh()
             cohort, feedback = self._config.cohort, self._config.feedback
             self._config.refresh()
             if self._config.cohort != cohort:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar, cast
 
 from penstock_runtime.engine.locate import VersionPolicy
+from penstock_runtime.server.security import options as security
 from penstock_runtime.server.units import parse_duration, parse_size
 
 # As in the CRD.
@@ -76,6 +77,7 @@ class Settings:
     termination_log: Path | None
     serving: Serving
     feedback: Feedback
+    security: security.SecurityOptions
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -102,6 +104,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--shutdown-seconds", type=float, default=20.0,
                         help="after that: seconds to finish what is in flight")  # fmt: skip
     parser.add_argument("--termination-log", type=Path, help="file for the reason of a failed start")
+    security.add_arguments(parser)
 
 
 def read_settings(args: Namespace, env: Mapping[str, str]) -> Settings:
@@ -110,6 +113,8 @@ def read_settings(args: Namespace, env: Mapping[str, str]) -> Settings:
     name = None
     if args.model_repository is None:
         name = args.model_name or env.get("PENSTOCK_MODEL") or path.resolve().stem
+    with _Named("security"):
+        secured = security.read_options(args)
     return Settings(
         model_path=path,
         model_name=name,
@@ -127,6 +132,7 @@ def read_settings(args: Namespace, env: Mapping[str, str]) -> Settings:
         termination_log=args.termination_log,
         serving=read_serving(_json_object(env, "PENSTOCK_SERVING")),
         feedback=read_feedback(_json_object(env, "PENSTOCK_FEEDBACK")),
+        security=secured,
     )
 
 
