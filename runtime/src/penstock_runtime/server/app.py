@@ -31,6 +31,7 @@ from penstock_runtime.server.http import (
     read_body,
     require_method,
 )
+from penstock_runtime.server.observing.observed import OBSERVED
 from penstock_runtime.server.repository.model import Model
 from penstock_runtime.server.repository.repository import Repository
 from penstock_runtime.server.serving import LENGTH_HEADER, Answer, Serving
@@ -98,6 +99,8 @@ class DataApp:
             seconds = time.perf_counter() - start
             model.metrics.request_seconds.observe(seconds)
             serving.statistics.succeeded(seconds)
+            if (seen := OBSERVED.get()) is not None and seen.sampled:
+                model.metrics.request_seconds.exemplify(seconds, seen.trace_id, time.time())
         except Disconnected:
             outcome = "client_error"
         except asyncio.CancelledError:

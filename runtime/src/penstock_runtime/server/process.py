@@ -14,6 +14,7 @@ from penstock_runtime.server.config_dir import ConfigDir
 from penstock_runtime.server.feedback.keys import Keys
 from penstock_runtime.server.listener import Listener
 from penstock_runtime.server.metrics_app import MetricsApp
+from penstock_runtime.server.observing.observer import Observing
 from penstock_runtime.server.repository.repository import Repository
 from penstock_runtime.server.security.security import Security
 from penstock_runtime.server.settings import Settings
@@ -34,8 +35,10 @@ class Process:
         self._keys = Keys(settings.feedback_key_dir)
         self._repository = Repository(settings, self._keys, self._config.feedback, self._config.cohort)
         self._security = security = Security(settings.security)
+        self._observing = Observing(settings.observing, settings.revision)
         self._listeners: list[Listener] = []
         data = security.guard_data(DataApp(self._repository, settings.serving.max_body_bytes))
+        data = self._observing.observe(data)
         admin = security.guard_admin(AdminApp(self._repository, settings.model_control))
         try:
             for app, name, port in (
@@ -111,3 +114,4 @@ class Process:
         for listener in self._listeners:
             listener.close()
         self._repository.close()
+        self._observing.close()

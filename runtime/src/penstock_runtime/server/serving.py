@@ -18,6 +18,7 @@ from penstock_runtime.server.feedback.ids import Issuer, Prediction
 from penstock_runtime.server.feedback.judge import Judge
 from penstock_runtime.server.http import BINARY_TYPE, JSON_TYPE, Header
 from penstock_runtime.server.metrics import Metrics
+from penstock_runtime.server.observing.observed import OBSERVED
 from penstock_runtime.server.statistics import Statistics
 
 LENGTH_HEADER = b"inference-header-content-length"
@@ -65,7 +66,12 @@ class Serving:
         begun = time.perf_counter()
         request = self._decoder.decode(body, header_length)
         decoding = time.perf_counter() - begun
+        seen = OBSERVED.get()
+        if seen is not None:
+            seen.request_id = request.id
         ran, answer, predictions, encoding = await self._answer(request)
+        if seen is not None:
+            seen.asked, seen.ran = begun + decoding, ran
         self.statistics.answered(request.rows, ran, decoding, encoding)
         metrics = self.metrics
         metrics.inference_seconds.observe(ran.ran)

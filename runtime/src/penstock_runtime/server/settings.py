@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar, cast
 
 from penstock_runtime.engine.locate import VersionPolicy
+from penstock_runtime.server.observing import options as observing
 from penstock_runtime.server.security import options as security
 from penstock_runtime.server.units import parse_duration, parse_size
 
@@ -78,6 +79,7 @@ class Settings:
     serving: Serving
     feedback: Feedback
     security: security.SecurityOptions
+    observing: observing.ObservingOptions
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -105,6 +107,7 @@ def add_arguments(parser: ArgumentParser) -> None:
                         help="after that: seconds to finish what is in flight")  # fmt: skip
     parser.add_argument("--termination-log", type=Path, help="file for the reason of a failed start")
     security.add_arguments(parser)
+    observing.add_arguments(parser)
 
 
 def read_settings(args: Namespace, env: Mapping[str, str]) -> Settings:
@@ -115,6 +118,8 @@ def read_settings(args: Namespace, env: Mapping[str, str]) -> Settings:
         name = args.model_name or env.get("PENSTOCK_MODEL") or path.resolve().stem
     with _Named("security"):
         secured = security.read_options(args)
+    with _Named("observing"):
+        observed = observing.read_options(args, env)
     return Settings(
         model_path=path,
         model_name=name,
@@ -133,6 +138,7 @@ def read_settings(args: Namespace, env: Mapping[str, str]) -> Settings:
         serving=read_serving(_json_object(env, "PENSTOCK_SERVING")),
         feedback=read_feedback(_json_object(env, "PENSTOCK_FEEDBACK")),
         security=secured,
+        observing=observed,
     )
 
 
