@@ -30,7 +30,7 @@ def scrape(server: Server, accept: str = PROMETHEUS) -> Reply:
 
 
 def parsed(text: str) -> dict[str, Metric]:
-    return {family.name: family for family in text_string_to_metric_families(text)}
+    return {family.name: family for family in text_string_to_metric_families(text)}  # type: ignore[no-untyped-call]
 
 
 def written(text: str) -> dict[str, float]:
