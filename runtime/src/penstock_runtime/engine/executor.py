@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+
+import onnxruntime as ort
 
 from penstock_runtime.engine.batchable import ALONE, Batching
 from penstock_runtime.engine.cpu import intra_op_threads
@@ -14,6 +17,7 @@ from penstock_runtime.engine.pool import Pool, ignore_run
 from penstock_runtime.engine.rows import count_rows
 from penstock_runtime.engine.session import Session, Tensor, Warmup
 from penstock_runtime.engine.turn import Turn
+from penstock_runtime.protocol.errors import Overloaded, TimedOut
 
 # A run shorter than this costs less than handing it to a thread and back.
 INLINE_SECONDS = 200e-6
@@ -68,6 +72,7 @@ class Executor:
         self._strikes = 0
         self._runs = 0
         self._inline_again = 0.0
+        self._apart: ort.RunOptions | None = None
         self.inline_elements = 0
         if warmup.seconds is not None and warmup.seconds < INLINE_SECONDS:
             self.inline_elements = int(warmup.elements * INLINE_SECONDS / max(warmup.seconds, 1e-6))
@@ -75,7 +80,7 @@ class Executor:
     @property
     def pending(self) -> int:
         """Requests that wait for a thread, and those whose run in one has not ended."""
-        return self._pool.pending
+        return self._pool.pending + (self._apart is not None)
 
     @property
     def capacity(self) -> int:
@@ -110,6 +115,35 @@ class Executor:
             self._on_run(rows, ran)
             return Ran(result, 0.0, ran, rows)
         return await self._pool.run(outputs, inputs, seconds)
+
+    async def run_apart(self, outputs: Sequence[str], inputs: dict[str, Tensor], seconds: float) -> list[Tensor]:
+        """Run the model beside the requests, which do not wait for it, and uncounted; at most one at a time.
+
+        Raises Overloaded if one is under way, TimedOut if `seconds` are over, and what Session.run raises.
+        """
+        if self._apart is not None:
+            raise Overloaded
+        options = self._apart = ort.RunOptions()
+        begun = False
+
+        def run() -> list[Tensor]:
+            nonlocal begun
+            begun = True
+            try:
+                return self._session.run(outputs, inputs, options)
+            finally:
+                if self._apart is options:
+                    self._apart = None
+
+        try:
+            async with asyncio.timeout(seconds):
+                return await asyncio.to_thread(run)
+        except TimeoutError:
+            raise TimedOut(f"no answer within {seconds:g} s") from None
+        finally:
+            options.terminate = True
+            if not begun:
+                self._apart = None
 
     def _count_turn(self, finished: Finished) -> None:
         ran = [result.ran for _, result in finished.results if isinstance(result, Ran)]

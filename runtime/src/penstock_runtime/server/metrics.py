@@ -51,6 +51,15 @@ class Histogram:
         for index, exemplar in self._exemplars.items():
             yield f'{name}_bucket{{{labels},le="{self._labels[index]}"}}', exemplar
 
+    @property
+    def count(self) -> int:
+        """How many values were observed."""
+        return sum(self._counts)
+
+    def buckets(self) -> list[tuple[str, int]]:
+        """Return the upper bound and the count, not cumulative, of each bucket that is not empty."""
+        return [(label, count) for label, count in zip(self._labels, self._counts, strict=True) if count]
+
     def lines(self, name: str, labels: str) -> Iterator[str]:
         """Yield the exposition lines; `labels` is the escaped inner part, such as `model="m"`."""
         total = 0

@@ -15,6 +15,8 @@ from penstock_runtime.server.feedback.keys import Keys
 from penstock_runtime.server.listener import Listener
 from penstock_runtime.server.metrics_app import MetricsApp
 from penstock_runtime.server.observing.observer import Observing
+from penstock_runtime.server.page import app as page
+from penstock_runtime.server.page.app import PageApp
 from penstock_runtime.server.repository.repository import Repository
 from penstock_runtime.server.security.security import Security
 from penstock_runtime.server.settings import Settings
@@ -39,11 +41,12 @@ class Process:
         self._listeners: list[Listener] = []
         data = security.guard_data(DataApp(self._repository, settings.serving.max_body_bytes))
         data = self._observing.observe(data)
-        admin = security.guard_admin(AdminApp(self._repository, settings.model_control))
+        admin = PageApp(self._repository, settings.revision, AdminApp(self._repository, settings.model_control))
+        guarded = security.guard_admin(admin, page.PATHS)
         try:
             for app, name, port in (
                 (data, "http", settings.http_port),
-                (admin, "admin", settings.admin_port),
+                (guarded, "admin", settings.admin_port),
                 (MetricsApp(self._repository), "metrics", settings.metrics_port),
             ):
                 self._listeners.append(Listener(app, settings.host, port, security.tls(name)))

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 
 from penstock_runtime.engine.executor import Executor
 from penstock_runtime.engine.line import Ran
+from penstock_runtime.engine.session import Tensor
 from penstock_runtime.protocol.decode import Decoder, InferRequest
 from penstock_runtime.protocol.encode import encode_response
-from penstock_runtime.protocol.errors import ProtocolError
+from penstock_runtime.protocol.errors import InvalidRequest, ProtocolError
 from penstock_runtime.protocol.schema import ModelSchema
 from penstock_runtime.protocol.synthetic import synthetic_request
 from penstock_runtime.server.feedback.ids import Issuer, Prediction
@@ -84,6 +85,14 @@ class Serving:
         with suppress(ProtocolError):
             await self._answer(self._decoder.decode(*synthetic_request(self.schema)))
 
+    async def try_out(self, body: bytes) -> bytes:
+        """Return the answer to a request in JSON that counts nowhere and waits for nobody; raises ProtocolError."""
+        request = self._decoder.decode(body)
+        if request.binary:
+            raise InvalidRequest("binary outputs cannot be shown; ask for them in JSON")
+        outputs = await self.executor.run_apart(request.outputs, request.inputs, self.timeout)
+        return self._encode(request, outputs)[0]
+
     async def _answer(self, request: InferRequest) -> _Answered:
         wanted = request.outputs
         decided = self.judge.output
@@ -94,14 +103,7 @@ class Serving:
         predictions: Sequence[Prediction] = ()
         if decided is not None:
             predictions = self.judge.decide(ran.outputs[fetched.index(decided)], request.rows)
-        datatypes = self._datatypes
-        response, length = encode_response(
-            self.name,
-            self.version,
-            request.id,
-            [(name, datatypes[name], array) for name, array in zip(wanted, ran.outputs, strict=False)],
-            request.binary,
-        )
+        response, length = self._encode(request, ran.outputs)
         issued = self.issuer.issue(time.time(), request.rows, predictions)
         headers: tuple[Header, ...] = (self.revision_header, (b"penstock-prediction-id", issued))
         if length is None:
@@ -109,3 +111,9 @@ class Serving:
         else:
             answer = response, (*headers, (LENGTH_HEADER, b"%d" % length)), BINARY_TYPE
         return ran, answer, predictions, time.perf_counter() - begun
+
+    def _encode(self, request: InferRequest, outputs: Sequence[Tensor]) -> tuple[bytes, int | None]:
+        datatypes = self._datatypes
+        # There may be one output more than asked for: the one that decides.
+        named = [(name, datatypes[name], array) for name, array in zip(request.outputs, outputs, strict=False)]
+        return encode_response(self.name, self.version, request.id, named, request.binary)
