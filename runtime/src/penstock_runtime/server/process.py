@@ -11,6 +11,7 @@ from penstock_runtime.log import event
 from penstock_runtime.server.admin_app import AdminApp
 from penstock_runtime.server.app import DataApp
 from penstock_runtime.server.config_dir import ConfigDir
+from penstock_runtime.server.direct import Direct
 from penstock_runtime.server.feedback.keys import Keys
 from penstock_runtime.server.listener import Listener
 from penstock_runtime.server.metrics_app import MetricsApp
@@ -39,8 +40,10 @@ class Process:
         self._security = security = Security(settings.security)
         self._observing = Observing(settings.observing, settings.revision)
         self._listeners: list[Listener] = []
-        data = security.guard_data(DataApp(self._repository, settings.serving.max_body_bytes))
-        data = self._observing.observe(data)
+        limit = settings.serving.max_body_bytes
+        data = self._observing.observe(security.guard_data(DataApp(self._repository, limit)))
+        # What is observed goes by ASGI.
+        direct = None if self._observing.active else Direct(self._repository, limit, allows=security.allows)
         admin = PageApp(self._repository, settings.revision, AdminApp(self._repository, settings.model_control))
         guarded = security.guard_admin(admin, page.PATHS)
         try:
@@ -49,7 +52,8 @@ class Process:
                 (guarded, "admin", settings.admin_port),
                 (MetricsApp(self._repository), "metrics", settings.metrics_port),
             ):
-                self._listeners.append(Listener(app, settings.host, port, security.tls(name)))
+                short = direct if name == "http" else None
+                self._listeners.append(Listener(app, settings.host, port, short, security.tls(name)))
         except BaseException:
             self._close()
             raise

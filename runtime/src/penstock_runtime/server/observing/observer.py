@@ -21,9 +21,14 @@ class Observing:
         url = options.traces_url
         self._tracing = None if url is None else Tracing(url, options.service, revision)
 
+    @property
+    def active(self) -> bool:
+        """Whether anything is to be told of requests."""
+        return self._log is not None or self._tracing is not None
+
     def observe(self, app: App) -> App:
         """Return `app`, observed if anything is to be told of its requests."""
-        return app if self._log is None and self._tracing is None else Observer(app, self._log, self._tracing)
+        return Observer(app, self._log, self._tracing) if self.active else app
 
     def close(self) -> None:
         """Tell what is still to be told, within seconds."""

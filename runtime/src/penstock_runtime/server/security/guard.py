@@ -54,13 +54,19 @@ class Guard:
         await self._app(scope, receive, send)
 
 
+def bearer(authorization: bytes) -> bytes:
+    """Return the token in the header's value; b"", which is none, if it has none."""
+    scheme, _, rest = authorization.partition(b" ")
+    return rest.strip() if scheme.lower() == b"bearer" else b""
+
+
 def _read_token(scope: Scope, basic: bool) -> bytes | None:
     """Return the token that the request brings, be it right or wrong; None if it brings none."""
-    value = next((value for name, value in scope["headers"] if name == b"authorization"), b"")
+    value: bytes = dict(scope["headers"]).get(b"authorization", b"")
     scheme, _, rest = value.partition(b" ")
     match scheme.lower():
         case b"bearer":
-            return bytes(rest.strip())
+            return bearer(value)
         case b"basic" if basic:
             try:
                 return base64.b64decode(rest.strip(), validate=True).partition(b":")[2]

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import ssl
+from collections.abc import Callable, Mapping
 
 from penstock_runtime.server.http import App
-from penstock_runtime.server.security.guard import HEALTH, Guard
+from penstock_runtime.server.security.guard import HEALTH, Guard, bearer
 from penstock_runtime.server.security.identity import Identity
 from penstock_runtime.server.security.options import SecurityOptions
 from penstock_runtime.server.security.tokens import Tokens
@@ -31,6 +32,14 @@ class Security:
     def guard_data(self, app: App) -> App:
         """Return the data port's `app`, behind tokens if there are; probes need none."""
         return app if self.tokens is None else Guard(app, self.tokens, HEALTH)
+
+    @property
+    def allows(self) -> Callable[[Mapping[bytes, bytes]], bool] | None:
+        """Whether a request with these headers has what the data port asks for; None: it asks for nothing."""
+        tokens = self.tokens
+        if tokens is None:
+            return None
+        return lambda headers: tokens.allow(bearer(headers.get(b"authorization", b"")))
 
     def guard_admin(self, app: App, pages: tuple[str, ...] = ()) -> App:
         """Return the admin port's `app`, behind tokens if there are. `pages`: as Guard has them."""
