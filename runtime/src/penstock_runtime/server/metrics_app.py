@@ -8,7 +8,7 @@ from penstock_runtime.server.metrics import exposition
 from penstock_runtime.server.openmetrics import CONTENT_TYPE, is_wanted, openmetrics
 from penstock_runtime.server.repository.repository import Repository
 
-_TEXT: Header = (b"content-type", b"text/plain; version=0.0.4; charset=utf-8")
+TEXT: Header = (b"content-type", b"text/plain; version=0.0.4; charset=utf-8")
 _OPEN_METRICS: Header = (b"content-type", CONTENT_TYPE)
 
 
@@ -35,4 +35,4 @@ class MetricsApp:
             exemplars = {series: exemplar for model in models for series, exemplar in model.metrics.exemplars()}
             await answer(send, 200, openmetrics(parts, exemplars), (vary,), _OPEN_METRICS)
         else:
-            await answer(send, 200, exposition(parts), (vary,), _TEXT)
+            await answer(send, 200, exposition(parts), (vary,), TEXT)

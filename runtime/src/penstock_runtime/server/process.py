@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
+import signal
+import socket
 import time
 from collections.abc import Callable
 
@@ -21,6 +24,8 @@ from penstock_runtime.server.page.app import PageApp
 from penstock_runtime.server.repository.repository import Repository
 from penstock_runtime.server.security.security import Security
 from penstock_runtime.server.settings import Settings
+from penstock_runtime.server.sockets import bind
+from penstock_runtime.server.workers.link import Link
 
 logger = logging.getLogger(__name__)
 
@@ -35,7 +40,8 @@ class Process:
         self._settings = settings
         self._on_ready = on_ready
         self._config = ConfigDir(settings.config_dir, settings.feedback)
-        self._keys = Keys(settings.feedback_key_dir)
+        self._link = None if settings.worker is None else Link(settings.worker.link)
+        self._keys = Keys(settings.feedback_key_dir, None if self._link is None else self._link.key)
         self._repository = Repository(settings, self._keys, self._config.feedback, self._config.cohort)
         self._security = security = Security(settings.security)
         self._observing = Observing(settings.observing, settings.revision)
@@ -47,13 +53,16 @@ class Process:
         admin = PageApp(self._repository, settings.revision, AdminApp(self._repository, settings.model_control))
         guarded = security.guard_admin(admin, page.PATHS)
         try:
-            for app, name, port in (
-                (data, "http", settings.http_port),
-                (guarded, "admin", settings.admin_port),
-                (MetricsApp(self._repository), "metrics", settings.metrics_port),
+            ports = settings.worker or (settings.http_port, settings.admin_port, settings.metrics_port)
+            for app, name, port, short in (
+                (data, "http", ports[0], direct),
+                (guarded, "admin", ports[1], None),
+                (MetricsApp(self._repository), "metrics", ports[2], None),
             ):
-                short = direct if name == "http" else None
-                self._listeners.append(Listener(app, settings.host, port, short, security.tls(name)))
+                bound = socket.socket(fileno=port) if settings.worker else bind(settings.host, port)
+                # The supervisor asks its workers by loopback, and speaks TLS for them.
+                tls = security.tls(name) if name == "http" or not settings.worker else None
+                self._listeners.append(Listener(app, bound, short, tls))
         except BaseException:
             self._close()
             raise
@@ -87,8 +96,16 @@ class Process:
         start = time.perf_counter()
         await self._repository.load_all()
         self._on_ready()
+        if self._link is not None:
+            await self._link.wait_for_all()
+            self._end_with_supervisor = asyncio.create_task(self._follow(self._link))
+            self._repository.waits_for_others = False
         event(logger, "ready", models=list(self._repository.models), revision=self._settings.revision,
               load_seconds=round(time.perf_counter() - start, 3))  # fmt: skip
+
+    async def _follow(self, link: Link) -> None:
+        await link.wait_for_end()
+        os.kill(os.getpid(), signal.SIGTERM)
 
     async def _watch(self) -> None:
         while True:
@@ -122,3 +139,5 @@ class Process:
             listener.close()
         self._repository.close()
         self._observing.close()
+        if self._link is not None:
+            self._link.close()

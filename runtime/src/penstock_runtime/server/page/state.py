@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import resource
 import sys
+from collections import Counter
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -38,6 +40,38 @@ def _model(model: Model) -> dict[str, Any]:
         "queue": [metrics.queue_seconds.sum, metrics.queue_seconds.count],
         "batches": [metrics.batch_size.sum, metrics.batch_size.count],
         "in_flight": sum(serving.in_flight for serving in model.versions.values()),
+    }
+
+
+def add_up_states(states: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Return the state of a server with several workers, from theirs. A model is in the worst state that it is in."""
+    first = states[0]
+    worst = next((each for each in states if not each["ready"]), first)
+    return {
+        **first,
+        "memory_bytes": sum(each["memory_bytes"] for each in states),
+        "in_flight": sum(each["in_flight"] for each in states),
+        "ready": worst["ready"],
+        "why_not_ready": worst["why_not_ready"],
+        "models": [
+            _add_up([model for each in states for model in each["models"] if model["name"] == known["name"]])
+            for known in first["models"]
+        ],
+    }
+
+
+def _add_up(models: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    durations: Counter[str] = Counter()
+    for model in models:
+        durations.update(dict(model["durations"]))
+    worst = next((model for model in models if model["state"] != "READY"), models[0])
+    return {
+        **worst,
+        "requests": {name: sum(model["requests"][name] for model in models) for name in worst["requests"]},
+        "durations": sorted(durations.items(), key=lambda bucket: float(bucket[0])),
+        "queue": [sum(numbers) for numbers in zip(*(model["queue"] for model in models), strict=True)],
+        "batches": [sum(numbers) for numbers in zip(*(model["batches"] for model in models), strict=True)],
+        "in_flight": sum(model["in_flight"] for model in models),
     }
 
 
