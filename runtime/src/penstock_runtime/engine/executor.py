@@ -10,7 +10,7 @@ from penstock_runtime.engine.batchable import ALONE, Batching
 from penstock_runtime.engine.cpu import intra_op_threads
 from penstock_runtime.engine.joint import Finished, Joint
 from penstock_runtime.engine.line import Bounds, Ran
-from penstock_runtime.engine.pool import Pool
+from penstock_runtime.engine.pool import Pool, ignore_run
 from penstock_runtime.engine.rows import count_rows
 from penstock_runtime.engine.session import Session, Tensor, Warmup
 from penstock_runtime.engine.turn import Turn
@@ -133,3 +133,7 @@ class Executor:
     def close(self) -> None:
         """Stop the threads as soon as what runs has ended."""
         self._pool.close()
+        # These refer back to us: without them a retired model's memory is free at once, not when the garbage
+        # collector comes, which never looks at what was frozen.
+        self._turn = None
+        self.on_run = ignore_run

@@ -7,11 +7,8 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
-import orjson
-
 from penstock_runtime.engine.executor import Executor
 from penstock_runtime.engine.line import Ran
-from penstock_runtime.engine.session import PLATFORM
 from penstock_runtime.protocol.decode import Decoder, InferRequest
 from penstock_runtime.protocol.encode import encode_response
 from penstock_runtime.protocol.errors import ProtocolError
@@ -34,9 +31,10 @@ _Answered = tuple[Ran, Answer, Sequence[Prediction], float]
 
 @dataclass(eq=False)
 class Serving:
-    """A loaded model with all that answering for it takes.
+    """A loaded version of a model with all that answering for it takes.
 
     `config`: its configuration as the protocol shows it. `timeout`: seconds a request may wait and run.
+    `in_flight`: requests that are being answered by it.
     """
 
     name: str
@@ -49,20 +47,18 @@ class Serving:
     statistics: Statistics
     config: bytes
     timeout: float
+    in_flight: int = 0
 
     def __post_init__(self) -> None:
         """Prepare what every request needs."""
         self._decoder = Decoder(self.schema)
         self._datatypes = {spec.name: spec.datatype for spec in self.schema.outputs}
-        self.metadata = orjson.dumps(self.schema.describe(self.name, self.version, PLATFORM))
         self.revision_header: Header = (b"penstock-revision", self.metrics.revision.encode())
 
-    def check_version(self, version: str | None) -> None:
-        """Raise the 404 unless `version` is None or the one that is loaded."""
-        if version is not None and version != self.version:
-            raise ProtocolError(
-                f"model '{self.name}' has no version '{version[:80]}'; it has '{self.version}'", status=404
-            )
+    def count_run(self, rows: int, seconds: float) -> None:
+        """Count one run of the model, which may be one of several requests."""
+        self.metrics.batch_size.observe(rows)
+        self.statistics.ran(rows, seconds)
 
     async def infer(self, body: bytes, header_length: int | None = None) -> Answer:
         """Return the answer to a request whose first `header_length` bytes are JSON; raises ProtocolError."""
