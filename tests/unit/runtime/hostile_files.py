@@ -144,3 +144,17 @@ def write_weights(folder: Path, name: str = "w.bin", count: int = 8) -> None:
     """Write `count` FP32 numbers 0, 1, 2... beside the model."""
     folder.mkdir(parents=True, exist_ok=True)
     np.arange(count, dtype=np.float32).tofile(folder / name)
+
+
+def varint(value: int) -> bytes:
+    """Return a number as protobuf writes it."""
+    found = b""
+    while value >= 0x80:
+        found += bytes([value & 0x7F | 0x80])
+        value >>= 7
+    return found + bytes([value])
+
+
+def field(number: int, body: bytes) -> bytes:
+    """Return a field of bytes with its tag and length."""
+    return varint(number << 3 | 2) + varint(len(body)) + body

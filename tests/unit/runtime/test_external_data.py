@@ -12,7 +12,7 @@ from onnx import ModelProto, TensorProto
 from penstock_runtime.engine.errors import ModelLoadError
 from penstock_runtime.engine.onnx_file.check import check_model, describe
 from penstock_runtime.engine.session import Session
-from tests.unit.runtime.hostile_files import adding_model, outside_tensor, places, write, write_weights
+from tests.unit.runtime.hostile_files import adding_model, field, outside_tensor, places, varint, write, write_weights
 
 PLACES = list(places(outside_tensor()))
 
@@ -182,26 +182,14 @@ def regrown(made: ModelProto, attribute: bytes) -> bytes:
     return bytes(made.SerializeToString()) + field(7, graph_bytes)
 
 
-def field(number: int, body: bytes) -> bytes:
-    """Return a field with its tag and length, up to 16 KiB."""
-    assert len(body) < 1 << 14
-    return bytes([number << 3 | 2, len(body) & 0x7F | 0x80, len(body) >> 7]) + body
-
-
 def test_a_place_of_unknown_kind_is_refused(tmp_path: Path) -> None:
     """Protobuf takes the low 32 bits of a number, and skips an enum's unknown ones: neither hides external data."""
     write_weights(tmp_path)
     for place in (1 + 2**32, 7):
         tensor = outside_tensor(location="/etc/hostname").SerializeToString()
-        number = b""
-        value = place
-        while value >= 0x80:
-            number += bytes([value & 0x7F | 0x80])
-            value >>= 7
-        tail = b"\x70" + number + bytes([value])
         made = adding_model(outside_tensor())
         made.graph.ClearField("initializer")
-        graph = made.graph.SerializeToString() + field(5, tensor + tail)
+        graph = made.graph.SerializeToString() + field(5, tensor + b"\x70" + varint(place))
         made.ClearField("graph")
         message = refused(write(tmp_path, made.SerializeToString() + field(7, graph)))
         assert "the path is absolute" in message or "unknown kind (7)" in message

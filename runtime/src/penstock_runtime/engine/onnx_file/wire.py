@@ -14,8 +14,8 @@ import re
 from collections.abc import Iterator, Mapping
 from mmap import mmap
 
-# Some 0.3 us each. The largest graphs have a few hundred thousand; repeated numbers count once.
-MAX_FIELDS = 5_000_000
+# Up to 1 us each. The largest graphs have some hundred thousand; numbers in a row count as one.
+MAX_FIELDS = 3_000_000
 VARINT, FIXED64, LENGTH, FIXED32 = 0, 1, 2, 5
 _VARINT_BYTES = 10
 _NUMBER = rb"[\x80-\xff]{0,9}+[\x00-\x7f]"
