@@ -1,4 +1,4 @@
-"""The command line: `penstock-runtime serve` and `penstock-runtime fetch`."""
+"""The command line: `penstock-runtime serve`, `inspect`, `bench` and `fetch`."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(dest="command", required=True)
     serve = commands.add_parser("serve", help="serve a model")
+    inspect = commands.add_parser("inspect", help="tell what a model file is, without loading it")
     fetch = commands.add_parser("fetch", help="bring a model's files into a folder, verified")
     log.configure()
     # Each command imports its own: serving must not pay for the fetcher's libraries, nor the reverse.
@@ -34,6 +35,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             fail(args.termination_log, "InvalidConfiguration", str(error))
             return 1
         return run_server(configured)
+    if command == "inspect":
+        from penstock_runtime.inspection import command as inspect_command
+
+        inspect_command.add_arguments(inspect)
+        return inspect_command.run(parser.parse_args(arguments))
     if command == "fetch":
         from penstock_runtime.fetch import command as fetch_command
 

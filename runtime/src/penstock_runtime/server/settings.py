@@ -109,9 +109,20 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--shutdown-seconds", type=float, default=20.0,
                         help="after that: seconds to finish what is in flight")  # fmt: skip
     parser.add_argument("--termination-log", type=Path, help="file for the reason of a failed start")
+    add_domains_argument(parser)
+
+
+def add_domains_argument(parser: ArgumentParser) -> None:
+    """Declare the option that `inspect` shares."""
     parser.add_argument("--allow-custom-domains", metavar="DOMAIN,...",
                         help="domains of operators beyond ONNX Runtime's own that the model may have "
                              "(default: $PENSTOCK_ALLOW_CUSTOM_DOMAINS)")  # fmt: skip
+
+
+def read_domains(args: Namespace, env: Mapping[str, str]) -> frozenset[str]:
+    """Return the custom domains that are allowed."""
+    text = args.allow_custom_domains or env.get("PENSTOCK_ALLOW_CUSTOM_DOMAINS") or ""
+    return frozenset(text.replace(",", " ").split())
 
 
 def read_settings(args: Namespace, env: Mapping[str, str]) -> Settings:
@@ -120,7 +131,6 @@ def read_settings(args: Namespace, env: Mapping[str, str]) -> Settings:
     name = None
     if args.model_repository is None:
         name = args.model_name or env.get("PENSTOCK_MODEL") or default_name(path)
-    domains = args.allow_custom_domains or env.get("PENSTOCK_ALLOW_CUSTOM_DOMAINS") or ""
     serving = read_serving(_json_object(env, "PENSTOCK_SERVING"))
     return Settings(
         model_path=path,
@@ -137,7 +147,7 @@ def read_settings(args: Namespace, env: Mapping[str, str]) -> Settings:
         drain_seconds=args.drain_seconds,
         shutdown_seconds=args.shutdown_seconds,
         termination_log=args.termination_log,
-        serving=replace(serving, custom_domains=frozenset(domains.replace(",", " ").split())),
+        serving=replace(serving, custom_domains=read_domains(args, env)),
         feedback=read_feedback(_json_object(env, "PENSTOCK_FEEDBACK")),
     )
 
