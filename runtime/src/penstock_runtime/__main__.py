@@ -8,6 +8,7 @@ from argparse import ArgumentParser
 from collections.abc import Sequence
 
 from penstock_runtime import __version__, log
+from penstock_runtime.terminal import for_people
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -28,6 +29,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         from penstock_runtime.server.lifecycle import serve as run_server
 
         settings.add_arguments(serve)
+        if for_people():
+            # No balancer has to see first that a server goes which a person ends.
+            serve.set_defaults(drain_seconds=0.0)
         args = parser.parse_args(arguments)
         try:
             configured = settings.read_settings(args, os.environ)

@@ -12,8 +12,9 @@ import orjson
 
 from penstock_runtime.engine.errors import ModelLoadError
 from penstock_runtime.inspection.report import inspect_model
-from penstock_runtime.inspection.text import lines, printable
+from penstock_runtime.inspection.text import lines
 from penstock_runtime.server.settings import add_domains_argument, read_domains
+from penstock_runtime.terminal import printable
 
 
 def add_arguments(parser: ArgumentParser) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
@@ -40,7 +41,7 @@ def inspect_model(path: Path, allowed: Collection[str] = ()) -> Report:
         schema = ModelSchema(tuple(filter(None, inputs)), tuple(filter(None, outputs)))
         apart = why_not_by_schema(schema) or ""
     return {
-        "file": str(file.path),
+        "file": os.fsencode(file.path).decode("utf-8", "backslashreplace"),
         "version": file.version,
         **_identity(path, file.path),
         "ir_version": found.ir_version,

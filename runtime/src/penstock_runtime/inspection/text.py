@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from penstock_runtime.terminal import printable
+
 _COLUMN = 12
 _MOST = 20
 
@@ -15,13 +17,6 @@ def lines(report: dict[str, Any]) -> Iterator[str]:
     for title, values in _sections(report):
         for index, value in enumerate(values):
             yield f"  {title if not index else '':<{_COLUMN}}{printable(value)}"
-
-
-def printable(text: str) -> str:
-    """Return `text` with what is not to be printed, such as control characters, escaped."""
-    if text.isprintable():
-        return text
-    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
 
 
 def _sections(report: dict[str, Any]) -> Iterator[tuple[str, list[str]]]:

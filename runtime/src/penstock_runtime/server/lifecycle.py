@@ -7,14 +7,17 @@ import gc
 import logging
 import os
 import signal
+import sys
 from pathlib import Path
 
 from penstock_runtime import termination
 from penstock_runtime.engine.errors import ModelLoadError
 from penstock_runtime.log import event
+from penstock_runtime.server.banner import banner
 from penstock_runtime.server.listener import ListenError
 from penstock_runtime.server.process import Process
 from penstock_runtime.server.settings import Settings, SettingsError
+from penstock_runtime.terminal import for_people
 
 logger = logging.getLogger(__name__)
 
@@ -29,8 +32,15 @@ def serve(settings: Settings) -> int:
     """Run a serving process to its end and return its exit code: 0 after a drain, 1 if it cannot serve."""
     import uvloop
 
+    def ready() -> None:
+        freeze()
+        if for_people():
+            lines = banner(settings.host, process.ports, process.schemas)
+            sys.stderr.write("".join(f"{line}\n" for line in lines))
+
     try:
-        uvloop.run(_serve_until_signal(Process(settings, on_ready=freeze)))
+        process = Process(settings, on_ready=ready)
+        uvloop.run(_serve_until_signal(process))
     except (ModelLoadError, SettingsError, ListenError) as error:
         fail(settings.termination_log, _FAILURES[type(error)], str(error))
         return 1
