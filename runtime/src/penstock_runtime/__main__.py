@@ -20,6 +20,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     serve = commands.add_parser("serve", help="serve a model")
     inspect = commands.add_parser("inspect", help="tell what a model file is, without loading it")
+    bench = commands.add_parser("bench", help="measure how fast a server of the Open Inference Protocol answers")
     fetch = commands.add_parser("fetch", help="bring a model's files into a folder, verified")
     log.configure()
     # Each command imports its own: serving must not pay for the fetcher's libraries, nor the reverse.
@@ -44,6 +45,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         inspect_command.add_arguments(inspect)
         return inspect_command.run(parser.parse_args(arguments))
+    if command == "bench":
+        from penstock_runtime.bench import command as bench_command
+
+        bench_command.add_arguments(bench)
+        return bench_command.run(parser.parse_args(arguments))
     if command == "fetch":
         from penstock_runtime.fetch import command as fetch_command
 

@@ -152,7 +152,7 @@ def schema(*inputs: TensorSpec, output: str = "FP32") -> ModelSchema:
 @pytest.mark.parametrize(
     ("made", "command"),
     [
-        (schema(TensorSpec("x", "FP32", (-1, 2))), "\"datatype\":\"FP32\",\"shape\":[1,2],\"data\":[0,0]}]}'"),
+        (schema(TensorSpec("x", "FP32", (-1, 2))), "\"datatype\":\"FP32\",\"shape\":[1,2],\"data\":[0.0,0.0]}]}'"),
         (schema(TensorSpec("it's", "BYTES", (1,))), "it'\"'\"'s"),
         (schema(TensorSpec("x", "FP32", (-1, 2)), output="FP16"), "head -c 8 /dev/zero"),
         (schema(TensorSpec("x", "INT64", (-1, 500, -1))), "-d '{"),
