@@ -8,10 +8,12 @@ import pty
 import re
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -140,8 +142,9 @@ def test_errors_by_status_with_what_the_first_said(iris: Server, bench: Bench, t
 class Odd:
     """A server that answers each connection's first line by a function of its own; all it was asked is kept."""
 
-    def __init__(self, answer: Callable[[str], bytes | None]) -> None:
+    def __init__(self, answer: Callable[[str], bytes | None], tls: ssl.SSLContext | None = None) -> None:
         self._answer = answer
+        self._tls = tls
         self._listening = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listening.getsockname()[1]
         self.asked: list[str] = []
@@ -156,7 +159,12 @@ class Odd:
             threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
 
     def _serve(self, connection: socket.socket) -> None:
-        with connection, connection.makefile("rb") as stream:
+        if self._tls is not None:
+            try:
+                connection = self._tls.wrap_socket(connection, server_side=True)
+            except OSError:
+                return
+        with suppress(OSError), connection, connection.makefile("rb") as stream:
             while line := stream.readline().decode().strip():
                 length = 0
                 while header := stream.readline().strip().lower():
@@ -180,12 +188,12 @@ def http(status: int, body: object, *headers: str) -> bytes:
 
 
 @pytest.fixture
-def odd() -> Iterator[Callable[[Callable[[str], bytes | None]], Odd]]:
+def odd() -> Iterator[Callable[..., Odd]]:
     """Start odd servers, which end with the test."""
     started: list[Odd] = []
 
-    def start(answer: Callable[[str], bytes | None]) -> Odd:
-        started.append(Odd(answer))
+    def start(*arguments: Any) -> Odd:
+        started.append(Odd(*arguments))
         return started[-1]
 
     yield start
@@ -263,6 +271,28 @@ def test_a_server_that_never_answers_costs_the_timeout_and_no_more(odd: Any, ben
     assert list(report["errors"]) == ["timeout"]
     assert report["errors"]["timeout"] >= 2
     assert report["seconds"] < 2
+
+
+def test_a_server_by_https_whose_certificate_is_checked(
+    odd: Any, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cert, key = tmp_path / "cert.pem", tmp_path / "key.pem"
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2",
+         "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost", "-keyout", str(key), "-out", str(cert)],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(cert, key)
+    server = odd(plain, tls)
+    arguments = ["bench", f"https://localhost:{server.port}", "--model", "m", "--seconds", "0.5", "--json"]
+    assert main(arguments) == 1
+    assert "certificate verify failed" in json.loads(capsys.readouterr().out)["error"]
+    monkeypatch.setenv("SSL_CERT_FILE", str(cert))
+    assert main(arguments) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["errors"] == {}
+    assert report["requests"]["ok"] > 10
 
 
 @pytest.mark.parametrize(
