@@ -12,6 +12,7 @@ from penstock_runtime.protocol.schema import ModelSchema
 from penstock_runtime.server.admin_app import AdminApp
 from penstock_runtime.server.app import DataApp
 from penstock_runtime.server.config_dir import ConfigDir
+from penstock_runtime.server.direct import Direct
 from penstock_runtime.server.feedback.keys import Keys
 from penstock_runtime.server.listener import Listener
 from penstock_runtime.server.metrics_app import MetricsApp
@@ -35,12 +36,14 @@ class Process:
         self._repository = Repository(settings, self._keys, self._config.feedback, self._config.cohort)
         self._listeners: list[Listener] = []
         try:
-            for app, port in (
-                (DataApp(self._repository, settings.serving.max_body_bytes), settings.http_port),
-                (AdminApp(self._repository, settings.model_control), settings.admin_port),
-                (MetricsApp(self._repository), settings.metrics_port),
+            limit = settings.serving.max_body_bytes
+            direct = Direct(self._repository, limit)
+            for app, port, short in (
+                (DataApp(self._repository, limit), settings.http_port, direct),
+                (AdminApp(self._repository, settings.model_control), settings.admin_port, None),
+                (MetricsApp(self._repository), settings.metrics_port, None),
             ):
-                self._listeners.append(Listener(app, settings.host, port))
+                self._listeners.append(Listener(app, settings.host, port, short))
         except BaseException:
             self._close()
             raise
