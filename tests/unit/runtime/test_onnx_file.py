@@ -15,7 +15,7 @@ from onnx import GraphProto, ModelProto, SparseTensorProto, TensorProto, helper,
 
 from penstock_runtime.engine.errors import ModelLoadError
 from penstock_runtime.engine.onnx_file.check import check_model, describe
-from penstock_runtime.engine.onnx_file.model import OnnxFile
+from penstock_runtime.engine.onnx_file.model import SMALL_BYTES, OnnxFile
 from penstock_runtime.engine.session import Session
 from tests.unit.runtime.hostile_files import (
     X,
@@ -356,6 +356,17 @@ print(found.parameters, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - bef
     assert parameters == size // 4
     assert kilobytes < 10_000
     assert seconds < 0.5
+
+
+def test_a_large_file_is_read_as_a_small_one(tmp_path: Path) -> None:
+    weights = numpy_helper.from_array(np.ones((1500, 1500), np.float32), "w")
+    made = model([helper.make_node("Add", ["x", "w"], ["y"])], weights)
+    path = write(tmp_path, made)
+    assert path.stat().st_size > SMALL_BYTES
+    assert_same(describe(path), made)
+    path.write_bytes(made.SerializeToString()[:-1])
+    with pytest.raises(ModelLoadError, match="was cut off or is damaged"):
+        describe(path)
 
 
 def test_weights_beside_the_model_are_counted(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import logging
 import os
 import pty
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -115,6 +116,13 @@ def test_a_large_tensor_is_piped(tmp_path: Path, at_terminal: type[Terminal]) ->
 def test_the_line_works_for_other_types(models: Path, tmp_path: Path, at_terminal: type[Terminal], name: str) -> None:
     terminal = at_terminal("serve", str(models / name), *PORTS)
     asked(terminal.read("Stop:     Ctrl-C\n"), tmp_path)
+
+
+def test_each_model_of_a_repository_is_named(models: Path, tmp_path: Path, at_terminal: type[Terminal]) -> None:
+    for name in ("iris", "half"):
+        shutil.copytree(models / name, tmp_path / name)
+    text = at_terminal("serve", "--model-repository", str(tmp_path), *PORTS).read("Stop:     Ctrl-C\n")
+    assert re.findall(r"^(\w+) is ready at ", text, re.MULTILINE) == ["half", "iris"]
 
 
 def test_what_cannot_be_served_is_said_in_words(models: Path, at_terminal: type[Terminal]) -> None:

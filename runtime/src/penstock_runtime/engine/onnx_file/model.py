@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,6 +21,8 @@ MAX_GRAPHS_DEEP = 33
 MAX_VALUES = 10_000
 MAX_OPERATORS = 10_000
 MAX_PROBLEMS = 20
+# Read into memory, which is quicker to look into than a map.
+SMALL_BYTES = 4 * 2**20
 # Metadata is shown; more of it nobody reads.
 MAX_METADATA = 100
 MAX_TEXT = 1000
@@ -53,9 +56,16 @@ class OnnxFile:
 
 @contextmanager
 def opened(path: Path) -> Iterator[Wire]:
-    """Map the file and give a reader of it; raises OSError. A file that somebody shortens meanwhile is fatal."""
-    with path.open("rb") as stream, mmap(stream.fileno(), 0, access=ACCESS_READ) as data:
-        yield Wire(data)
+    """Give a reader of the file, which must not be empty; raises OSError.
+
+    A large one is mapped, not read: if somebody shortens it meanwhile, the process is killed (SIGBUS).
+    """
+    with path.open("rb") as stream:
+        if os.fstat(stream.fileno()).st_size <= SMALL_BYTES:
+            yield Wire(stream.read(SMALL_BYTES + 1))
+            return
+        with mmap(stream.fileno(), 0, access=ACCESS_READ) as data:
+            yield Wire(data)
 
 
 def read_model(wire: Wire, folder: Path) -> OnnxFile:
