@@ -8,15 +8,17 @@ import logging
 import os
 import signal
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from penstock_runtime import termination
 from penstock_runtime.engine.errors import ModelLoadError
 from penstock_runtime.log import event
 from penstock_runtime.server.banner import banner
-from penstock_runtime.server.listener import ListenError
 from penstock_runtime.server.process import Process
 from penstock_runtime.server.settings import Settings, SettingsError
+from penstock_runtime.server.sockets import ListenError
+from penstock_runtime.server.workers.supervisor import Supervisor
 from penstock_runtime.terminal import for_people
 
 logger = logging.getLogger(__name__)
@@ -28,17 +30,23 @@ _FAILURES = {
 }
 
 
-def serve(settings: Settings) -> int:
-    """Run a serving process to its end and return its exit code: 0 after a drain, 1 if it cannot serve."""
+def serve(settings: Settings, arguments: Sequence[str]) -> int:
+    """Run a serving process to its end and return its exit code: 0 after a drain, 1 if it cannot serve.
+
+    `arguments`: the command line's words, with which workers are started where there are several.
+    """
     import uvloop
 
     def ready() -> None:
         freeze()
-        if for_people():
+        # A worker's ports are not those that people use.
+        if settings.worker is None and for_people():
             lines = banner(settings.host, process.ports, process.schemas)
             sys.stderr.write("".join(f"{line}\n" for line in lines))
 
     try:
+        if settings.workers > 1 and settings.worker is None:
+            return uvloop.run(_supervise(Supervisor(settings, arguments)))
         process = Process(settings, on_ready=ready)
         uvloop.run(_serve_until_signal(process))
     except (ModelLoadError, SettingsError, ListenError) as error:
@@ -59,7 +67,18 @@ def fail(termination_log: Path | None, reason: str, message: str) -> None:
     termination.write(termination_log, {"reason": reason, "message": message})
 
 
+async def _supervise(supervisor: Supervisor) -> int:
+    return await supervisor.run(_stop_at_signal())
+
+
 async def _serve_until_signal(process: Process) -> None:
+    if not await process.run(_stop_at_signal()):
+        # A thread still loads or runs the model, and would keep the process for as long as it does.
+        logging.shutdown()
+        os._exit(0)
+
+
+def _stop_at_signal() -> asyncio.Event:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
 
@@ -70,7 +89,4 @@ async def _serve_until_signal(process: Process) -> None:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, ask, number)
-    if not await process.run(stop):
-        # A thread still loads or runs the model, and would keep the process for as long as it does.
-        logging.shutdown()
-        os._exit(0)
+    return stop
