@@ -172,6 +172,7 @@ def test_rates_and_latencies_are_live(browser: Browser, server: ServerThread) ->
 
 
 def _keep_screenshot(browser: Browser) -> None:
+    """Take the pictures for the documentation: PENSTOCK_SCREENSHOT=docs/images/server-page.png make browser-test."""
     if (wanted := os.environ.get("PENSTOCK_SCREENSHOT")) is None:
         return
     drawn = "return document.querySelector('.line').getAttribute('d')"
