@@ -15,6 +15,9 @@ demo:  ## the main job on a real cluster: good models promoted, bad ones rolled 
 test:  ## unit, property and integration tests (installs what they need)
 	@py=$(PY); e2e/cluster/tool etcd kube-apiserver kubectl >/dev/null; $$py -m pytest tests
 
+browser-test:  ## tests of the model server's page in headless Chromium (installs it on Debian)
+	@py=$(PY); dev/browser; $$py -m pytest tests/browser
+
 e2e:  ## end-to-end tests on a kind cluster (brings it up)
 	@e2e/run
 
@@ -42,4 +45,4 @@ kubeconfig:  ## print the path of the cluster's kubeconfig
 down:  ## remove the cluster
 	@e2e/cluster/down
 
-.PHONY: help demo test e2e bench-server check generate format lock up kubeconfig down
+.PHONY: help demo test browser-test e2e bench-server check generate format lock up kubeconfig down

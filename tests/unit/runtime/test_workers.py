@@ -14,6 +14,7 @@ from tests.unit.runtime.conftest import StartProcess
 from tests.unit.runtime.model_files import write_scaled
 from tests.unit.runtime.process import SETOSA, ServerProcess, call, iris_request, tensor
 from tests.unit.runtime.scrape import requests_by_outcome, sample
+from tests.unit.runtime.secret_files import connect, make_pair, trusting
 from tests.unit.runtime.test_overload import wait_until
 from tests.unit.runtime.test_repository import CONTROL
 
@@ -145,3 +146,33 @@ def test_a_model_that_cannot_be_loaded_ends_the_server_with_the_reason(
     log = tmp_path / "termination"
     assert start_process("corrupt", "--workers", "2", "--termination-log", str(log)).wait_exit() == 1
     assert json.loads(log.read_bytes())["reason"] == "ModelLoadFailed"
+
+
+def test_the_page_shows_the_sum_and_a_try_runs_once(start_process: StartProcess, tmp_path: Path) -> None:
+    tokens = tmp_path / "tokens"
+    tokens.write_text("open-sesame")
+    server = start(start_process, "iris", "--admin-token-file", str(tokens))
+    token = {"Authorization": "Bearer open-sesame", "Content-Type": "application/json"}
+    infer_on_new_connections(server, 30)
+    state = call(server.admin_port, "GET", "/state", headers=token).json
+    assert state["ready"] is True
+    (model,) = state["models"]
+    assert (model["requests"]["ok"], sum(count for _, count in model["durations"])) == (30, 30)
+    assert model["batches"] == [30.0, 30]
+    tried = call(server.admin_port, "POST", "/try/m", iris_request(SETOSA), token)
+    assert tried.json == server.infer(iris_request(SETOSA)).json
+    assert requests_by_outcome(server)["ok"] == 31
+    assert call(server.admin_port, "GET", "/").status == 401
+
+
+def test_every_port_speaks_tls_for_the_workers(start_process: StartProcess, tmp_path: Path) -> None:
+    certificate, key = make_pair(tmp_path, "workers")
+    (tmp_path / "tls.crt").write_bytes(certificate)
+    (tmp_path / "tls.key").write_bytes(key)
+    files = ("--tls-cert-file", str(tmp_path / "tls.crt"), "--tls-key-file", str(tmp_path / "tls.key"))
+    server = start(start_process, "iris", *files, "--tls-ports", "http,admin,metrics")
+    for port, path in ((server.http_port, "/v2"), (server.admin_port, "/state"), (server.metrics_port, "/metrics")):
+        connection = connect(port, trusting(certificate))
+        connection.request("GET", path)
+        assert connection.getresponse().status == 200
+        connection.close()

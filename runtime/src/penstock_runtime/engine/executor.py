@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from pathlib import Path
+
+import onnxruntime as ort
 
 from penstock_runtime.engine.batchable import ALONE, Batching
 from penstock_runtime.engine.cpu import intra_op_threads
@@ -16,7 +18,7 @@ from penstock_runtime.engine.pool import Pool, ignore_run
 from penstock_runtime.engine.rows import count_rows
 from penstock_runtime.engine.session import Session, Tensor, Warmup
 from penstock_runtime.engine.turn import Turn
-from penstock_runtime.protocol.errors import ProtocolError
+from penstock_runtime.protocol.errors import Overloaded, ProtocolError, TimedOut
 
 # A run shorter than this costs less than handing it to a thread and back.
 INLINE_SECONDS = 200e-6
@@ -34,17 +36,19 @@ WORTH_COLLECTING_SECONDS = 20e-6
 RELOAD_BYTES = 32 * 2**20
 
 
-def load_and_warm(path: Path, threads: int | None, quota: float) -> tuple[Session, Warmup]:
+def load_and_warm(
+    path: Path, threads: int | None, quota: float, custom_domains: Collection[str] = ()
+) -> tuple[Session, Warmup]:
     """Load the model and measure it; with `threads` None it gets as many as `quota` allows, if they serve it.
 
     A run of a few microseconds is not made shorter by waking other threads, only dearer. Raises
     ModelLoadError.
     """
-    session = Session(path, intra_op_threads(threads, quota))
+    session = Session(path, intra_op_threads(threads, quota), custom_domains)
     warmup = session.warm_up()
     tiny = warmup.seconds is not None and warmup.seconds < INLINE_SECONDS
     if threads is None and session.threads > 1 and tiny and path.stat().st_size <= RELOAD_BYTES:
-        session = Session(path, 1)
+        session = Session(path, 1, custom_domains)
         warmup = session.warm_up()
     return session, warmup
 
@@ -71,6 +75,7 @@ class Executor:
         self._strikes = 0
         self._runs = 0
         self._inline_again = 0.0
+        self._apart: ort.RunOptions | None = None
         self.inline_elements = 0
         if warmup.seconds is not None and warmup.seconds < INLINE_SECONDS:
             self.inline_elements = int(warmup.elements * INLINE_SECONDS / max(warmup.seconds, 1e-6))
@@ -78,7 +83,7 @@ class Executor:
     @property
     def pending(self) -> int:
         """Requests that wait for a thread, and those whose run in one has not ended."""
-        return self._pool.pending
+        return self._pool.pending + (self._apart is not None)
 
     @property
     def capacity(self) -> int:
@@ -130,6 +135,37 @@ class Executor:
         with suppress(ProtocolError):
             self._session.run(outputs, inputs)
         return time.perf_counter() - start
+
+    async def run_apart(self, outputs: Sequence[str], inputs: dict[str, Tensor], seconds: float) -> Ran:
+        """Run the model beside the requests, which do not wait for it, and uncounted; at most one at a time.
+
+        Raises Overloaded if one is under way, TimedOut if `seconds` are over, and what Session.run raises.
+        """
+        if self._apart is not None:
+            raise Overloaded
+        options = self._apart = ort.RunOptions()
+        begun = False
+        start = time.perf_counter()
+
+        def run() -> list[Tensor]:
+            nonlocal begun
+            begun = True
+            try:
+                return self._session.run(outputs, inputs, options)
+            finally:
+                if self._apart is options:
+                    self._apart = None
+
+        try:
+            async with asyncio.timeout(seconds):
+                result = await asyncio.to_thread(run)
+        except TimeoutError:
+            raise TimedOut(f"no answer within {seconds:g} s") from None
+        finally:
+            options.terminate = True
+            if not begun:
+                self._apart = None
+        return Ran(result, 0.0, time.perf_counter() - start, count_rows(inputs))
 
     def _count_turn(self, finished: Finished) -> None:
         ran = [result.ran for _, result in finished.results if isinstance(result, Ran)]

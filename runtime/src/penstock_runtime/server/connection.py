@@ -82,8 +82,8 @@ class Connection(HttpToolsProtocol):
         if self._model is None:
             self._begin_cycle()
         else:
-            self._exchange = _Exchange(self, self._began, self.headers)
-            if not _UNUSUAL.isdisjoint(self._exchange.headers):
+            self._exchange = exchange = _Exchange(self, self._began, self.headers)
+            if not _UNUSUAL.isdisjoint(exchange.headers) or not self._is_allowed(exchange.headers):
                 self._leave_short_way()
 
     def _find_model(self) -> Model | None:
@@ -94,6 +94,10 @@ class Connection(HttpToolsProtocol):
         if parser.get_method() != b"POST" or parser.get_http_version() != "1.1" or parser.should_upgrade():
             return None
         return self.direct.model_at(self.url)
+
+    def _is_allowed(self, headers: dict[bytes, bytes]) -> bool:
+        allows = None if self.direct is None else self.direct.allows
+        return allows is None or allows(headers)
 
     def _begin_cycle(self) -> None:
         url, headers, expect = self.url, self.headers, self.expect_100_continue

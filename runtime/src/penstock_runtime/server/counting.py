@@ -7,6 +7,7 @@ import time
 
 from penstock_runtime.log import event, origin
 from penstock_runtime.protocol.errors import Overloaded, ProtocolError
+from penstock_runtime.server.observing.observed import OBSERVED
 from penstock_runtime.server.repository.model import Model
 from penstock_runtime.server.repository.repository import Repository
 from penstock_runtime.server.serving import Serving
@@ -55,6 +56,8 @@ class Counted:
         metrics.requests[self.outcome] += 1
         if self.outcome == "ok":
             metrics.request_seconds.observe(seconds)
+            if (seen := OBSERVED.get()) is not None and seen.sampled:
+                metrics.request_seconds.exemplify(seconds, seen.trace_id, time.time())
         if serving is not None:
             serving.in_flight -= 1
             serving.statistics.ended(seconds, self.outcome == "ok")

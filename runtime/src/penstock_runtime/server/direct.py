@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Coroutine, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
@@ -56,8 +56,18 @@ class Exchange(Protocol):
 class Direct:
     """Answers exchanges with one model each."""
 
-    def __init__(self, repository: Repository, max_body_bytes: int, hooks: Sequence[Hook] = ()) -> None:
-        """Serve the models of `repository` as long as none of `hooks` is active."""
+    def __init__(
+        self,
+        repository: Repository,
+        max_body_bytes: int,
+        hooks: Sequence[Hook] = (),
+        allows: Callable[[Mapping[bytes, bytes]], bool] | None = None,
+    ) -> None:
+        """Serve the models of `repository` as long as none of `hooks` is active.
+
+        `allows`: whether a request with these headers may be answered here; ASGI refuses the others.
+        """
+        self.allows = allows
         self._repository = repository
         self._max_body_bytes = max_body_bytes
         self._hooks = hooks

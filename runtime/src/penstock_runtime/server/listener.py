@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import ssl
+from typing import Any
 
 from uvicorn.config import Config
 from uvicorn.server import ServerState
@@ -18,14 +20,22 @@ from penstock_runtime.server.http import App
 # Longer than any common proxy keeps an idle upstream connection (Envoy: 1 h): the side that sends requests
 # must be the one that closes, or a request can meet a closing connection.
 KEEP_ALIVE_SECONDS = 3900
+# A client may take its time for a handshake, and none for saying goodbye: idle ones often do not at all.
+HANDSHAKE_SECONDS = 30.0
+GOODBYE_SECONDS = 1.0
 
 
 class Listener:
     """One port with its app."""
 
-    def __init__(self, app: App, bound: socket.socket, direct: Direct | None = None) -> None:
+    def __init__(
+        self, app: App, bound: socket.socket, direct: Direct | None = None, tls: ssl.SSLContext | None = None
+    ) -> None:
         """Serve `app` at the socket `bound`; `direct`: a short way for requests that need no ASGI."""
         self._direct = direct
+        self._tls: dict[str, Any] = {} if tls is None else {
+            "ssl": tls, "ssl_handshake_timeout": HANDSHAKE_SECONDS, "ssl_shutdown_timeout": GOODBYE_SECONDS,
+        }  # fmt: skip
         self._socket = bound
         self.port: int = self._socket.getsockname()[1]
         self._config = Config(
@@ -41,7 +51,9 @@ class Listener:
     async def start(self) -> None:
         """Accept connections."""
         loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(lambda: self._connect(loop), sock=self._socket, backlog=2048)
+        self._server = await loop.create_server(
+            lambda: self._connect(loop), sock=self._socket, backlog=2048, **self._tls
+        )
 
     def _connect(self, loop: asyncio.AbstractEventLoop) -> Connection:
         connection = Connection(self._config, self._state, {}, _loop=loop)

@@ -27,19 +27,38 @@ OTHER_CLASS = "other"
 class Histogram:
     """A classic histogram with fixed upper bounds."""
 
-    __slots__ = ("_bounds", "_counts", "_labels", "sum")
+    __slots__ = ("_bounds", "_counts", "_exemplars", "_labels", "sum")
 
     def __init__(self, bounds: Sequence[float]) -> None:
         """`bounds` rise; +Inf is implied."""
         self._bounds = bounds
         self._labels = [repr(bound) for bound in bounds] + ["+Inf"]
         self._counts = [0] * (len(bounds) + 1)
+        self._exemplars: dict[int, str] = {}
         self.sum = 0.0
 
     def observe(self, value: float) -> None:
         """Count `value` in the first bucket whose bound is >= it."""
         self._counts[bisect_left(self._bounds, value)] += 1
         self.sum += value
+
+    def exemplify(self, value: float, trace_id: str, now: float) -> None:
+        """Keep the trace of an observed `value` as its bucket's exemplar; `now` is the time in seconds."""
+        self._exemplars[bisect_left(self._bounds, value)] = f'{{trace_id="{trace_id}"}} {value!r} {now:.3f}'
+
+    def exemplars(self, name: str, labels: str) -> Iterator[tuple[str, str]]:
+        """Yield the series and the exemplar of each bucket that has one; names and labels as in `lines`."""
+        for index, exemplar in self._exemplars.items():
+            yield f'{name}_bucket{{{labels},le="{self._labels[index]}"}}', exemplar
+
+    @property
+    def count(self) -> int:
+        """How many values were observed."""
+        return sum(self._counts)
+
+    def buckets(self) -> list[tuple[str, int]]:
+        """Return the upper bound and the count, not cumulative, of each bucket that is not empty."""
+        return [(label, count) for label, count in zip(self._labels, self._counts, strict=True) if count]
 
     def lines(self, name: str, labels: str) -> Iterator[str]:
         """Yield the exposition lines; `labels` is the escaped inner part, such as `model="m"`."""
@@ -82,6 +101,10 @@ class Metrics:
         else:
             for item, count in Counter(predictions).items():
                 count_class(self.classes, str(item), count)
+
+    def exemplars(self) -> Iterator[tuple[str, str]]:
+        """Yield the series of buckets with an exemplar, and that."""
+        return self.request_seconds.exemplars("penstock_request_duration_seconds", self._labels)
 
     def lines(self) -> Iterator[str]:
         """Yield the exposition lines of all series."""
@@ -133,11 +156,23 @@ def count_class(classes: Counter[str], item: str, count: int) -> None:
 
 def exposition(parts: Iterable[Iterable[str]]) -> bytes:
     """Return the text of all `parts`, in Prometheus' text format 0.0.4, which wants each metric's lines together."""
-    families: dict[str, list[str]] = {}
-    lines: list[str] = []
+    return "".join(
+        "\n".join((*family(name, kind, text), *samples, "")) for name, kind, text, samples in families(parts)
+    ).encode()
+
+
+def families(parts: Iterable[Iterable[str]]) -> Iterator[tuple[str, str, str, list[str]]]:
+    """Yield name, type, help and samples of each metric, of whichever parts they come from."""
+    found: dict[str, tuple[str, list[str]]] = {}
+    samples: list[str] = []
+    head = ""
     for line in chain.from_iterable(parts):
-        if line.startswith("# HELP"):
-            lines = families.setdefault(line, [])
-        elif not line.startswith("# TYPE") or not lines:
-            lines.append(line)
-    return "".join("\n".join((head, *lines, "")) for head, lines in families.items()).encode()
+        if line.startswith("# HELP "):
+            head = line.removeprefix("# HELP ")
+        elif line.startswith("# TYPE "):
+            samples = found.setdefault(head, (line.rpartition(" ")[2], []))[1]
+        else:
+            samples.append(line)
+    for head, (kind, lines) in found.items():
+        name, _, text = head.partition(" ")
+        yield name, kind, text, lines

@@ -5,13 +5,15 @@ from __future__ import annotations
 from penstock_runtime.protocol.errors import ProtocolError
 from penstock_runtime.server.http import Header, Receive, Scope, Send, answer, answer_error, not_found, require_method
 from penstock_runtime.server.metrics import exposition
+from penstock_runtime.server.openmetrics import CONTENT_TYPE, is_wanted, openmetrics
 from penstock_runtime.server.repository.repository import Repository
 
 TEXT: Header = (b"content-type", b"text/plain; version=0.0.4; charset=utf-8")
+_OPEN_METRICS: Header = (b"content-type", CONTENT_TYPE)
 
 
 class MetricsApp:
-    """GET /metrics."""
+    """GET /metrics, as Prometheus' own text format or as OpenMetrics, which the client may prefer."""
 
     def __init__(self, repository: Repository) -> None:
         """Expose what is counted of its models."""
@@ -28,4 +30,9 @@ class MetricsApp:
             return
         models = self._repository.models.values()
         parts = [part for model in models for part in (model.metrics.lines(), model.tally.lines())]
-        await answer(send, 200, exposition(parts), content_type=TEXT)
+        vary: Header = (b"vary", b"accept")
+        if is_wanted(dict(scope["headers"]).get(b"accept", b"")):
+            exemplars = {series: exemplar for model in models for series, exemplar in model.metrics.exemplars()}
+            await answer(send, 200, openmetrics(parts, exemplars), (vary,), _OPEN_METRICS)
+        else:
+            await answer(send, 200, exposition(parts), (vary,), TEXT)

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 
 from penstock_runtime.log import event
+from penstock_runtime.protocol.schema import ModelSchema
 from penstock_runtime.server.admin_app import AdminApp
 from penstock_runtime.server.app import DataApp
 from penstock_runtime.server.config_dir import ConfigDir
@@ -18,7 +19,11 @@ from penstock_runtime.server.direct import Direct
 from penstock_runtime.server.feedback.keys import Keys
 from penstock_runtime.server.listener import Listener
 from penstock_runtime.server.metrics_app import MetricsApp
+from penstock_runtime.server.observing.observer import Observing
+from penstock_runtime.server.page import app as page
+from penstock_runtime.server.page.app import PageApp
 from penstock_runtime.server.repository.repository import Repository
+from penstock_runtime.server.security.security import Security
 from penstock_runtime.server.settings import Settings
 from penstock_runtime.server.sockets import bind
 from penstock_runtime.server.workers.link import Link
@@ -32,28 +37,47 @@ class Process:
     """The models, three ports, and their life."""
 
     def __init__(self, settings: Settings, on_ready: Callable[[], None] = lambda: None) -> None:
-        """Bind the ports; raises ListenError. `on_ready` is called once the models are loaded and warm."""
+        """Bind the ports; raises ListenError, SettingsError. `on_ready` is called once the models are loaded."""
         self._settings = settings
         self._on_ready = on_ready
         self._config = ConfigDir(settings.config_dir, settings.feedback)
         self._link = None if settings.worker is None else Link(settings.worker.link)
         self._keys = Keys(settings.feedback_key_dir, None if self._link is None else self._link.key)
         self._repository = Repository(settings, self._keys, self._config.feedback, self._config.cohort)
+        self._security = security = Security(settings.security)
+        self._observing = Observing(settings.observing, settings.revision)
         self._listeners: list[Listener] = []
+        limit = settings.serving.max_body_bytes
+        data = self._observing.observe(security.guard_data(DataApp(self._repository, limit)))
+        # What is observed goes by ASGI.
+        direct = None if self._observing.active else Direct(self._repository, limit, allows=security.allows)
+        admin = PageApp(self._repository, settings.revision, AdminApp(self._repository, settings.model_control))
+        guarded = security.guard_admin(admin, page.PATHS)
         try:
-            limit = settings.serving.max_body_bytes
             ports = settings.worker or (settings.http_port, settings.admin_port, settings.metrics_port)
-            direct = Direct(self._repository, limit)
-            for app, port, short in (
-                (DataApp(self._repository, limit), ports[0], direct),
-                (AdminApp(self._repository, settings.model_control), ports[1], None),
-                (MetricsApp(self._repository), ports[2], None),
+            for app, name, port, short in (
+                (data, "http", ports[0], direct),
+                (guarded, "admin", ports[1], None),
+                (MetricsApp(self._repository), "metrics", ports[2], None),
             ):
                 bound = socket.socket(fileno=port) if settings.worker else bind(settings.host, port)
-                self._listeners.append(Listener(app, bound, short))
+                # The supervisor asks its workers by loopback, and speaks TLS for them.
+                tls = security.tls(name) if name == "http" or not settings.worker else None
+                self._listeners.append(Listener(app, bound, short, tls))
         except BaseException:
             self._close()
             raise
+
+    @property
+    def ports(self) -> dict[str, int]:
+        """The ports that are listened on, by what for."""
+        return dict(zip(("http", "admin", "metrics"), (each.port for each in self._listeners), strict=False))
+
+    @property
+    def schemas(self) -> list[tuple[str, ModelSchema]]:
+        """The models that are loaded and what they take and give."""
+        models = self._repository.models.values()
+        return [(model.name, model.current.schema) for model in models if model.current is not None]
 
     async def run(self, stop: asyncio.Event) -> bool:
         """Serve until `stop` is set, then drain; raises ModelLoadError or SettingsError.
@@ -99,6 +123,7 @@ class Process:
         while True:
             await asyncio.sleep(WATCH_SECONDS)
             self._keys.refresh()
+            self._security.refresh()
             cohort, feedback = self._config.cohort, self._config.feedback
             self._config.refresh()
             if self._config.cohort != cohort:
@@ -125,5 +150,6 @@ class Process:
         for listener in self._listeners:
             listener.close()
         self._repository.close()
+        self._observing.close()
         if self._link is not None:
             self._link.close()

@@ -12,13 +12,14 @@ from penstock_runtime.engine.line import Ran
 from penstock_runtime.engine.session import Tensor
 from penstock_runtime.protocol.decode import Decoder, InferRequest
 from penstock_runtime.protocol.encode import encode_response
-from penstock_runtime.protocol.errors import ProtocolError
+from penstock_runtime.protocol.errors import InvalidRequest, ProtocolError
 from penstock_runtime.protocol.schema import ModelSchema
 from penstock_runtime.protocol.synthetic import synthetic_request
 from penstock_runtime.server.feedback.ids import Issuer, Prediction
 from penstock_runtime.server.feedback.judge import Judge
 from penstock_runtime.server.http import BINARY_TYPE, JSON_TYPE, Header
 from penstock_runtime.server.metrics import Metrics
+from penstock_runtime.server.observing.observed import OBSERVED
 from penstock_runtime.server.statistics import Statistics
 
 LENGTH_HEADER = b"inference-header-content-length"
@@ -64,8 +65,14 @@ class Serving:
         begun = time.perf_counter()
         request = self._decoder.decode(body, header_length)
         decoding = time.perf_counter() - begun
+        seen = OBSERVED.get()
+        if seen is not None:
+            seen.request_id = request.id
         fetched = self.fetched(request)
-        return self.finish(request, fetched, await self.executor.run(fetched, request.inputs, self.timeout), decoding)
+        ran = await self.executor.run(fetched, request.inputs, self.timeout)
+        if seen is not None:
+            seen.asked, seen.ran = begun + decoding, ran
+        return self.finish(request, fetched, ran, decoding)
 
     def decode(self, body: bytes, header_length: int | None) -> InferRequest:
         """Return the request whose first `header_length` bytes are JSON (None: all); raises ProtocolError."""
@@ -113,6 +120,14 @@ class Serving:
             request = self._decoder.decode(*synthetic_request(self.schema))
             fetched = self.fetched(request)
             self._encode(request, fetched, await self.executor.run(fetched, request.inputs, self.timeout))
+
+    async def try_out(self, body: bytes) -> bytes:
+        """Return the answer to a request in JSON that counts nowhere and waits for nobody; raises ProtocolError."""
+        request = self._decoder.decode(body)
+        if request.binary:
+            raise InvalidRequest("binary outputs cannot be shown; ask for them in JSON")
+        ran = await self.executor.run_apart(request.outputs, request.inputs, self.timeout)
+        return encode_response(self.name, self.version, request.id, self.tensors(request, ran))[0]
 
     def _encode(self, request: InferRequest, fetched: Sequence[str], ran: Ran) -> tuple[Answer, Sequence[Prediction]]:
         predictions = self.decide(fetched, ran, request.rows)

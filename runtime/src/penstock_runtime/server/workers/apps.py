@@ -6,6 +6,8 @@ import asyncio
 import re
 from collections.abc import Sequence
 
+import orjson
+
 from penstock_runtime.protocol.errors import ProtocolError, Unavailable
 from penstock_runtime.server.admin_app import MAX_FEEDBACK_BYTES
 from penstock_runtime.server.forward.http_client import BrokenExchange, Connection, Response
@@ -21,14 +23,16 @@ from penstock_runtime.server.http import (
     require_method,
 )
 from penstock_runtime.server.metrics_app import TEXT
+from penstock_runtime.server.page.state import add_up_states
 from penstock_runtime.server.workers.totals import add_up
 
 # A load of a model may take as long as it takes; numbers may not.
 _NUMBERS_SECONDS = 10.0
 _MAX_ANSWER_BYTES = 64 * 2**20
 _HOP_BY_HOP = frozenset((b"connection", b"keep-alive", b"transfer-encoding", b"content-length", b"upgrade", b"host"))
-# What one worker answers for all: the ledger of labels is its, and what is only read is the same everywhere.
-_FEEDBACK_PATH = re.compile(r"/v2/models/[^/]+/feedback")
+# What one worker answers for all: the ledger of labels is its, a try is one run, and what is only read is the same
+# everywhere.
+_ONES_PATH = re.compile(r"/v2/models/[^/]+/feedback|/try/.*")
 _READING_PATHS = frozenset(("/v2/repository/index",))
 
 
@@ -81,7 +85,9 @@ class AdminApp:
         path, method = scope["path"], scope["method"]
         request = _write(scope, body)
         first = await ask(self._ports[0], request, head=method == "HEAD")
-        reads = method in ("GET", "HEAD") or path in _READING_PATHS or _FEEDBACK_PATH.fullmatch(path)
+        reads = method in ("GET", "HEAD") or path in _READING_PATHS or _ONES_PATH.fullmatch(path)
+        if path == "/state" and first.status == 200 and method == "GET":
+            return await self._add_up(first, request)
         if reads or first.status >= 400:
             return first
         for number, port in enumerate(self._ports[1:], 2):
@@ -93,6 +99,12 @@ class AdminApp:
                     status=500,
                 )
         return first
+
+    async def _add_up(self, first: Response, request: bytes) -> Response:
+        async with asyncio.timeout(_NUMBERS_SECONDS):
+            others = await asyncio.gather(*(ask(port, request) for port in self._ports[1:]))
+        states = [orjson.loads(response.body) for response in (first, *others) if response.status == 200]
+        return first._replace(body=orjson.dumps(add_up_states(states)))
 
 
 async def ask(port: int, request: bytes, *, head: bool = False) -> Response:

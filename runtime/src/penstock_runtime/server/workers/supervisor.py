@@ -13,6 +13,8 @@ from contextlib import suppress
 
 from penstock_runtime.log import event
 from penstock_runtime.server.listener import Listener
+from penstock_runtime.server.page.app import PATHS
+from penstock_runtime.server.security.security import Security
 from penstock_runtime.server.settings import Settings
 from penstock_runtime.server.sockets import bind
 from penstock_runtime.server.workers.apps import AdminApp, MetricsApp
@@ -22,6 +24,7 @@ logger = logging.getLogger(__name__)
 
 # Beyond the drain and the shutdown that a worker is given, before it is killed.
 _PATIENCE_SECONDS = 5.0
+_WATCH_SECONDS = 1.0
 
 
 class Worker:
@@ -61,21 +64,24 @@ class Supervisor:
     """Several processes that serve the same models behind the same ports."""
 
     def __init__(self, settings: Settings, arguments: Sequence[str]) -> None:
-        """Bind all ports; raises ListenError. `arguments`: the words after penstock-runtime, for the workers."""
+        """Bind all ports; raises ListenError, SettingsError.
+
+        `arguments`: the words after penstock-runtime, for the workers.
+        """
         self._settings = settings
         self._arguments = arguments
         key = os.urandom(KEY_BYTES)
+        self._security = security = Security(settings.security)
         self._workers: list[Worker] = []
         self._listeners: list[Listener] = []
         port = settings.http_port
         for _ in range(settings.workers):
             self._workers.append(Worker(settings, port, key))
             port = _port(self._workers[0].data)
-        for app, number in (
-            (AdminApp([_port(worker.admin) for worker in self._workers]), settings.admin_port),
-            (MetricsApp([_port(worker.metrics) for worker in self._workers]), settings.metrics_port),
-        ):
-            self._listeners.append(Listener(app, bind(settings.host, number)))
+        admin = security.guard_admin(AdminApp([_port(worker.admin) for worker in self._workers]), PATHS)
+        metrics = MetricsApp([_port(worker.metrics) for worker in self._workers])
+        for app, name, number in ((admin, "admin", settings.admin_port), (metrics, "metrics", settings.metrics_port)):
+            self._listeners.append(Listener(app, bind(settings.host, number), tls=security.tls(name)))
 
     async def run(self, stop: asyncio.Event) -> int:
         """Serve until `stop` is set or a worker ends; return the exit code.
@@ -89,7 +95,7 @@ class Supervisor:
         event(logger, "listening", http_port=_port(self._workers[0].data), admin_port=self._listeners[0].port,
               metrics_port=self._listeners[1].port, workers=len(self._workers))  # fmt: skip
         ends = [asyncio.create_task(worker.process.wait()) for worker in self._workers if worker.process is not None]
-        others = [asyncio.create_task(stop.wait()), asyncio.create_task(self._begin_together())]
+        others = [asyncio.create_task(each) for each in (stop.wait(), self._begin_together(), self._watch())]
         try:
             await asyncio.wait((*ends, others[0]), return_when=asyncio.FIRST_COMPLETED)
             failed = not stop.is_set()
@@ -101,6 +107,11 @@ class Supervisor:
             for task in others:
                 task.cancel()
             self._close()
+
+    async def _watch(self) -> None:
+        while True:
+            await asyncio.sleep(_WATCH_SECONDS)
+            self._security.refresh()
 
     async def _begin_together(self) -> None:
         # Else the kernel would lead requests to workers that still load, once a probe met one that does not.

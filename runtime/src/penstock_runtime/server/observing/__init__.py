@@ -1,0 +1,1 @@
+"""What is told of single requests: a line in the log, a trace."""

@@ -1,0 +1,44 @@
+"""A log line for some of the requests."""
+
+from __future__ import annotations
+
+import logging
+import random
+import time
+from collections.abc import Callable
+
+from penstock_runtime.log import event
+from penstock_runtime.server.observing.observed import Observed
+
+logger = logging.getLogger(__name__)
+
+# Whatever the load and the share: more would fill disks, and keep the event loop from its work.
+MAX_LINES_A_SECOND = 100
+
+
+class AccessLog:
+    """Logs a share of the requests, and all that were answered with 5xx, up to 100 a second."""
+
+    def __init__(self, share: float, clock: Callable[[], float] = time.monotonic) -> None:
+        """`share` is from 0 to 1."""
+        self._share = share
+        self._clock = clock
+        self._second = 0
+        self._lines = 0
+        self._left_out = 0
+
+    def tell(self, seen: Observed) -> None:
+        """Log the request, if its turn has come. The next line says how many were left out for there being too many."""
+        if seen.status < 500 and random.random() >= self._share:  # noqa: S311 - no secret hangs on it
+            return
+        second = int(self._clock())
+        if second != self._second:
+            self._second, self._lines = second, 0
+        if self._lines >= MAX_LINES_A_SECOND:
+            self._left_out += 1
+            return
+        self._lines += 1
+        fields = seen.fields()
+        if self._left_out:
+            fields["left_out"], self._left_out = self._left_out, 0
+        event(logger, "request", level=logging.ERROR if seen.status >= 500 else logging.INFO, **fields)
