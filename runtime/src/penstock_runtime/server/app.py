@@ -15,6 +15,7 @@ from penstock_runtime.log import event, origin
 from penstock_runtime.protocol.binary_data import read_header_length
 from penstock_runtime.protocol.errors import Overloaded, ProtocolError, Unavailable
 from penstock_runtime.server.compression import MIN_COMPRESSED, choose_coding, compressed
+from penstock_runtime.server.forward.relay import Forwarder
 from penstock_runtime.server.http import (
     CLOSE,
     GONE,
@@ -69,9 +70,10 @@ class DataApp:
     models or other paths: those say nothing about the model.
     """
 
-    def __init__(self, state: State, metrics: Metrics, max_body_bytes: int) -> None:
-        """Serve what `state` holds, counting in `metrics`."""
+    def __init__(self, state: State, metrics: Metrics, max_body_bytes: int, forwarder: Forwarder | None = None) -> None:
+        """Serve what `state` holds, counting in `metrics`, but for what `forwarder` hands to another server."""
         self._state = state
+        self._forwarder = forwarder
         self._metrics = metrics
         self._max_body_bytes = max_body_bytes
         self._infer_path = f"/v2/models/{state.model}/infer"
@@ -97,12 +99,20 @@ class DataApp:
 
     async def _infer(self, scope: Scope, receive: Receive, send: Send) -> None:
         start = scope.get(STARTED) or time.perf_counter()
-        outcome = "server_error"
+        outcome: str | None = "server_error"
         headers = self._headers()
         scope[TASK] = asyncio.current_task()
         self._state.in_flight += 1
         try:
-            body, extra, kind = await self._answer_inference(scope, receive)
+            serving = self._admit(scope)
+            if self._forwarder is not None and self._forwarder.active:
+                here = await self._forwarder.relay(scope, receive, send, headers)
+                if here is None:
+                    # Whoever answered has counted it: this revision is not judged by what another one says.
+                    outcome = None
+                    return
+                receive = here
+            body, extra, kind = await self._answer_inference(serving, scope, receive)
             await answer(send, 200, body, (*extra, *headers), kind)
             outcome = "ok"
             self._metrics.request_seconds.observe(time.perf_counter() - start)
@@ -124,11 +134,13 @@ class DataApp:
             await answer_error(send, ProtocolError("internal error", status=500), headers)
         finally:
             self._state.in_flight -= 1
-            self._metrics.requests[outcome] += 1
-            if outcome != "ok":
-                self._state.statistics.failed(time.perf_counter() - start)
+            if outcome is not None:
+                self._metrics.requests[outcome] += 1
+                if outcome != "ok":
+                    self._state.statistics.failed(time.perf_counter() - start)
 
-    async def _answer_inference(self, scope: Scope, receive: Receive) -> Answer:
+    def _admit(self, scope: Scope) -> Serving:
+        """Return what answers the request; raises ProtocolError if nothing here does."""
         require_method(scope, "POST")
         serving = self._state.serving
         if serving is None:
@@ -137,7 +149,12 @@ class DataApp:
         if path is not self._infer_path and path != self._infer_path:
             version = path[len(self._infer_start) : -len("/infer")]
             serving.check_version(version)
-        if self._state.in_flight > serving.executor.capacity:
+        return serving
+
+    async def _answer_inference(self, serving: Serving, scope: Scope, receive: Receive) -> Answer:
+        # Those that wait for another server take no place here.
+        away = 0 if self._forwarder is None else self._forwarder.in_flight
+        if self._state.in_flight - away > serving.executor.capacity:
             raise Overloaded
         headers = dict(scope["headers"])
         value = headers.get(LENGTH_HEADER)

@@ -26,11 +26,14 @@ from penstock_runtime.server.feedback.judge import Judge
 from penstock_runtime.server.feedback.keys import Keys
 from penstock_runtime.server.feedback.ledger import Ledger
 from penstock_runtime.server.feedback.tally import Tally
+from penstock_runtime.server.forward.relay import Forwarder
+from penstock_runtime.server.forward.setting import parse_forwarding
 from penstock_runtime.server.listener import Listener
 from penstock_runtime.server.metrics import Metrics
 from penstock_runtime.server.serving import Serving
 from penstock_runtime.server.settings import Settings, SettingsError
 from penstock_runtime.server.side_apps import AdminApp, MetricsApp
+from penstock_runtime.server.told import Told
 
 logger = logging.getLogger(__name__)
 
@@ -52,9 +55,14 @@ class Process:
         self._keys = Keys(settings.feedback_key_dir)
         self._issuer = Issuer(self._keys, settings.revision, self._cohort)
         self._state = State(settings.model_name)
-        self._admin = AdminApp(settings.model_name)
+        serving = settings.serving
+        self._forwarder = Forwarder(self._metrics, serving.max_body_bytes, serving.timeout)
+        self._told = {
+            "forward": Told("forward", parse_forwarding, self._forwarder.apply, self._forwarder.counts),
+        }
+        self._admin = AdminApp(settings.model_name, {f"/v2/{name}": told for name, told in self._told.items()})
         self._executor: Executor | None = None
-        app = DataApp(self._state, self._metrics, settings.serving.max_body_bytes)
+        app = DataApp(self._state, self._metrics, serving.max_body_bytes, self._forwarder)
         metrics_app = MetricsApp(self._metrics, self._tally)
         self._listeners: list[Listener] = []
         try:
@@ -74,6 +82,7 @@ class Process:
         Returns False if threads may still be loading or running the model: then the process cannot end by
         itself.
         """
+        self._look_at_told()
         for listener in self._listeners:
             await listener.start()
         data, admin, metrics = (listener.port for listener in self._listeners)
@@ -168,6 +177,7 @@ class Process:
             await asyncio.sleep(WATCH_SECONDS)
             self._keys.refresh()
             self._config.refresh()
+            self._look_at_told()
             if self._config.cohort != self._cohort:
                 self._cohort = self._config.cohort
                 self._issuer.set_cohort(self._cohort)
@@ -177,6 +187,10 @@ class Process:
             if serving is not None and intake is not None and self._config.feedback != self._judged:
                 serving.judge = intake.judge = self._judge(serving.schema)
                 event(logger, "feedback changed", decision_output=serving.judge.output)
+
+    def _look_at_told(self) -> None:
+        for name, told in self._told.items():
+            told.look(self._config.document(f"{name}.json"))
 
     async def _drain(self) -> bool:
         """Go out of service step by step; return whether every request was finished."""
@@ -195,5 +209,6 @@ class Process:
     def _close(self) -> None:
         for listener in self._listeners:
             listener.close()
+        self._forwarder.close()
         if self._executor is not None:
             self._executor.close()

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
+
 import orjson
 
 from penstock_runtime.protocol.errors import ProtocolError, Unavailable
@@ -20,6 +24,7 @@ from penstock_runtime.server.http import (
     require_method,
 )
 from penstock_runtime.server.metrics import Metrics, exposition
+from penstock_runtime.server.told import Told
 
 # 10,000 items of an id of some 100 bytes and a label, with room to spare.
 MAX_FEEDBACK_BYTES = 16 * 2**20
@@ -48,26 +53,36 @@ class MetricsApp:
 
 
 class AdminApp:
-    """POST /v2/models/{model}/feedback. `intake` is None until the model is loaded."""
+    """POST /v2/models/{model}/feedback, and GET, PUT and DELETE of what is told.
 
-    def __init__(self, model: str) -> None:
-        """Take feedback for `model`."""
+    `intake` is None until the model is loaded.
+    """
+
+    def __init__(self, model: str, told: Mapping[str, Told[Any]] = MappingProxyType({})) -> None:
+        """Take feedback for `model`, and settings; `told` has them by path."""
         self._model = model
         self._path = f"/v2/models/{model}/feedback"
+        self._told = told
         self.intake: Intake | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
         try:
-            if scope["path"] != self._path:
-                raise not_found(scope["path"])
-            require_method(scope, "POST")
-            if self.intake is None:
-                raise Unavailable("the model is not loaded yet")
-            result = await self.intake.take(await read_body(dict(scope["headers"]), receive, MAX_FEEDBACK_BYTES))
+            if (told := self._told.get(scope["path"])) is not None:
+                result = await told.answer(scope, receive)
+            else:
+                result = await self._take_feedback(scope, receive)
         except Disconnected:
             return
         except ProtocolError as error:
             await answer_error(send, error)
         else:
             await answer(send, 200, orjson.dumps(result))
+
+    async def _take_feedback(self, scope: Scope, receive: Receive) -> dict[str, Any]:
+        if scope["path"] != self._path:
+            raise not_found(scope["path"])
+        require_method(scope, "POST")
+        if self.intake is None:
+            raise Unavailable("the model is not loaded yet")
+        return await self.intake.take(await read_body(dict(scope["headers"]), receive, MAX_FEEDBACK_BYTES))

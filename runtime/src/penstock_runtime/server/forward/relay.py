@@ -1,0 +1,208 @@
+"""Requests of the share, handed to the target and its answers handed back; whatever fails is answered here."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from penstock_runtime.protocol.errors import TimedOut
+from penstock_runtime.server.forward.http_client import Response
+from penstock_runtime.server.forward.setting import Forwarding
+from penstock_runtime.server.forward.share import Blocks, Sticky
+from penstock_runtime.server.forward.target import NoAnswer, Target
+from penstock_runtime.server.http import GONE, STARTED, Header, Message, Receive, Scope, Send, answer_error, read_body
+from penstock_runtime.server.metrics import Metrics
+
+# Marks of requests that their receiver answers itself, whatever it is told.
+FORWARDED = b"penstock-forwarded"
+SHADOW = b"penstock-shadow"
+# Seconds that the target has beyond the request's time: a target that lives says itself, and counts, that it is up.
+GRACE = 1.0
+# An answer may well be larger than any request: at least this many bytes are taken.
+MIN_RESPONSE = 64 * 2**20
+
+# What is between two neighbours and no further (RFC 9110, 7.6.1), and what is written anew.
+_OWN = frozenset({
+    b"connection", b"keep-alive", b"proxy-connection", b"proxy-authenticate", b"proxy-authorization", b"te",
+    b"trailer", b"transfer-encoding", b"upgrade", b"content-length",
+})  # fmt: skip
+_OWN_OF_REQUESTS = _OWN | {b"host", b"expect"}
+_VERSION = re.compile(rb"/versions/[^/]+(?=/infer$)")
+
+
+class _Active(NamedTuple):
+    """A setting at work."""
+
+    setting: Forwarding
+    header: bytes | None
+    blocks: Blocks
+    sticky: Sticky
+    target: Target
+    counts: Counter[str]
+
+
+class Forwarder:
+    """Forwards as it is told. All calls come from the event loop.
+
+    A request is chosen by `choose`, whatever it comes over; `relay` is for those over HTTP.
+    """
+
+    def __init__(self, metrics: Metrics, max_body_bytes: int, timeout: float) -> None:
+        """Count in `metrics`; bodies have at most `max_body_bytes`, a request `timeout` seconds."""
+        self._metrics = metrics
+        self._max_body_bytes = max_body_bytes
+        self._timeout = timeout
+        self._active: _Active | None = None
+        self.in_flight = 0
+
+    @property
+    def active(self) -> bool:
+        """Whether there is a setting, so that requests must be asked about."""
+        return self._active is not None
+
+    def apply(self, setting: Forwarding | None) -> None:
+        """Put `setting` in force for all requests that begin from now on; None: forward nothing."""
+        before = self._active
+        if setting is None:
+            self._active = None
+        else:
+            same = before is not None and before.setting.to == setting.to
+            target = before.target if before is not None and same else self._target(setting)
+            header = None if setting.header is None else setting.header.encode()
+            sticky = Sticky(setting.share, setting.salt)
+            self._active = _Active(setting, header, Blocks(setting.share), sticky, target, Counter())
+        if before is not None and (self._active is None or self._active.target is not before.target):
+            before.target.close()
+
+    def _target(self, setting: Forwarding) -> Target:
+        return Target(setting.to, max(MIN_RESPONSE, self._max_body_bytes))
+
+    def counts(self) -> dict[str, Any]:
+        """Return what became of requests since the setting is in force, and the state of the target."""
+        active = self._active
+        if active is None:
+            return {}
+        names = ("seen", "forwarded", "fallback", "timeout")
+        reasons = {name: count for name, count in active.counts.items() if name not in names}
+        return {
+            "counts": {name: active.counts[name] for name in names},
+            "fallback_reasons": reasons,
+            "target": active.target.describe(),
+        }
+
+    def close(self) -> None:
+        """Close all connections."""
+        if self._active is not None:
+            self._active.target.abort()
+            self._active = None
+
+    def choose(self, headers: Sequence[Header]) -> _Active | None:
+        """Return where a request with these headers goes, None if it is answered here; it is counted as seen."""
+        active = self._active
+        if active is None:
+            return None
+        value: bytes | None = None
+        for name, each in headers:
+            if name == active.header:
+                value = each
+            elif name in (FORWARDED, SHADOW):
+                return None
+        active.counts["seen"] += 1
+        taken = active.blocks.take() if value is None else active.sticky.take(value)
+        return active if taken else None
+
+    async def relay(self, scope: Scope, receive: Receive, send: Send, extra: Sequence[Header]) -> Receive | None:
+        """Answer the request by the target and return None; or return what its body is to be received by here.
+
+        `extra` are headers of the answer. Raises what `read_body` raises, and CancelledError if the server is
+        to end.
+        """
+        headers: list[Header] = scope["headers"]
+        active = self.choose(headers)
+        if active is None:
+            return receive
+        # Without its Content-Encoding: the body is handed on as it came.
+        length = {name: value for name, value in headers if name == b"content-length"}
+        body = await read_body(length, receive, self._max_body_bytes)
+        start = time.perf_counter()
+        seconds = max(0.0, self._timeout - (start - scope.get(STARTED, start))) + GRACE
+        self.in_flight += 1
+        try:
+            response = await active.target.exchange((_head(scope, active.target, len(body)), body), seconds)
+        except NoAnswer as failure:
+            return self._fall_back(active, failure.reason, body, receive)
+        except TimeoutError:
+            self._count(active, "timeout")
+            await answer_error(send, TimedOut(f"no answer within {self._timeout:g} s"), extra)
+            return None
+        except asyncio.CancelledError:
+            if GONE not in scope:
+                raise
+            # The target learns it from its connection, and counts it.
+            self._count(active, "forwarded")
+            return None
+        finally:
+            self.in_flight -= 1
+        if response.status in (429, 503):
+            return self._fall_back(active, "refused", body, receive)
+        self._count(active, "forwarded")
+        self._metrics.forward_seconds.observe(time.perf_counter() - start)
+        await _hand_back(send, response, extra)
+        return None
+
+    def _count(self, active: _Active, result: str) -> None:
+        active.counts[result] += 1
+        self._metrics.forwarded[result] += 1
+
+    def _fall_back(self, active: _Active, reason: str, body: bytes, receive: Receive) -> Receive:
+        self._count(active, "fallback")
+        active.counts[reason] += 1
+        return _again(body, receive)
+
+
+def _again(body: bytes, receive: Receive) -> Receive:
+    """Return a `receive` that begins with the whole body, which has been read already."""
+    waiting = [body]
+
+    async def replay() -> Message:
+        if waiting:
+            return {"type": "http.request", "body": waiting.pop(), "more_body": False}
+        return await receive()
+
+    return replay
+
+
+def _head(scope: Scope, target: Target, length: int) -> bytes:
+    """Return the request's head as the target gets it.
+
+    A version in the path is left out: it numbers what lies in one revision, and the target has its own.
+    """
+    path = _VERSION.sub(b"", scope["raw_path"])
+    if query := scope["query_string"]:
+        path += b"?" + query
+    lines = [b"%b %b HTTP/1.1\r\nhost: %b\r\n%b: 1\r\ncontent-length: %d\r\n"
+             % (scope["method"].encode(), path, target.authority, FORWARDED, length)]  # fmt: skip
+    lines += [b"%b: %b\r\n" % header for header in _between(scope["headers"], _OWN_OF_REQUESTS)]
+    lines.append(b"\r\n")
+    return b"".join(lines)
+
+
+def _between(headers: Sequence[Header], own: frozenset[bytes]) -> list[Header]:
+    """Return the headers that are for both ends: without `own` and those that Connection names."""
+    for name, value in headers:
+        if name == b"connection":
+            own = own.union(item.strip().lower() for item in value.split(b","))
+    return [header for header in headers if header[0] not in own]
+
+
+async def _hand_back(send: Send, response: Response, extra: Sequence[Header]) -> None:
+    headers = _between(response.headers, _OWN)
+    if response.status not in (204, 304):
+        headers.append((b"content-length", b"%d" % len(response.body)))
+    headers += extra
+    await send({"type": "http.response.start", "status": response.status, "headers": headers})
+    await send({"type": "http.response.body", "body": response.body})
