@@ -477,7 +477,7 @@ def test_a_forward_in_flight_is_finished_before_the_end(start_process: StartProc
     tell(stable, to=url(canary), share=1)
     with ThreadPoolExecutor(1) as pool:
         job = pool.submit(stable.infer, {"inputs": [tensor("n", "INT64", [1], [3000])]})
-        wait_until(lambda: told(stable)["target"]["connections"] == 1 and canary.pending == 1)  # type: ignore[attr-defined]
+        wait_until(lambda: told(stable)["target"]["connections"] == 1 and canary.pending == 1)
         stable.terminate()
         reply = job.result()
     assert (reply.status, reply.headers["penstock-revision"]) == (200, "canary")
