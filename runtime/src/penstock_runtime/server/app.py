@@ -15,6 +15,7 @@ from penstock_runtime.log import event, origin
 from penstock_runtime.protocol.binary_data import read_header_length
 from penstock_runtime.protocol.errors import Overloaded, ProtocolError, Unavailable
 from penstock_runtime.server.compression import MIN_COMPRESSED, choose_coding, compressed
+from penstock_runtime.server.forward.message import SHADOW
 from penstock_runtime.server.forward.relay import Forwarder
 from penstock_runtime.server.http import (
     CLOSE,
@@ -34,6 +35,7 @@ from penstock_runtime.server.http import (
 )
 from penstock_runtime.server.metrics import Metrics
 from penstock_runtime.server.serving import LENGTH_HEADER, Answer, Serving
+from penstock_runtime.server.shadow.shadower import Copy, Shadower
 from penstock_runtime.server.statistics import Statistics
 
 logger = logging.getLogger(__name__)
@@ -67,13 +69,25 @@ class DataApp:
 
     Counted in the metrics is every request to this model's infer path, whatever its method, version or fate
     (a 404 for an unknown version, a 405, a 503 before the model is loaded); never health, metadata, unknown
-    models or other paths: those say nothing about the model.
+    models or other paths: those say nothing about the model. Copies of other servers' requests are counted
+    apart, and what was forwarded by the server that answered it.
     """
 
-    def __init__(self, state: State, metrics: Metrics, max_body_bytes: int, forwarder: Forwarder | None = None) -> None:
-        """Serve what `state` holds, counting in `metrics`, but for what `forwarder` hands to another server."""
+    def __init__(
+        self,
+        state: State,
+        metrics: Metrics,
+        max_body_bytes: int,
+        forwarder: Forwarder | None = None,
+        shadower: Shadower | None = None,
+    ) -> None:
+        """Serve what `state` holds, counting in `metrics`, but for what `forwarder` hands to another server.
+
+        `shadower` is offered what has been answered.
+        """
         self._state = state
         self._forwarder = forwarder
+        self._shadower = shadower
         self._metrics = metrics
         self._max_body_bytes = max_body_bytes
         self._infer_path = f"/v2/models/{state.model}/infer"
@@ -102,6 +116,8 @@ class DataApp:
         outcome: str | None = "server_error"
         headers = self._headers()
         scope[TASK] = asyncio.current_task()
+        given: dict[bytes, bytes] = dict(scope["headers"])
+        shadow = SHADOW in given
         self._state.in_flight += 1
         try:
             serving = self._admit(scope)
@@ -112,10 +128,12 @@ class DataApp:
                     outcome = None
                     return
                 receive = here
-            body, extra, kind = await self._answer_inference(serving, scope, receive)
+            copy = None if self._shadower is None else self._shadower.prepare(scope, given)
+            body, extra, kind = await self._answer_inference(serving, given, receive, copy)
             await answer(send, 200, body, (*extra, *headers), kind)
             outcome = "ok"
-            self._metrics.request_seconds.observe(time.perf_counter() - start)
+            if copy is not None and self._shadower is not None:
+                self._shadower.offer(copy)
         except Disconnected:
             outcome = "client_error"
         except asyncio.CancelledError:
@@ -134,10 +152,17 @@ class DataApp:
             await answer_error(send, ProtocolError("internal error", status=500), headers)
         finally:
             self._state.in_flight -= 1
-            if outcome is not None:
-                self._metrics.requests[outcome] += 1
-                if outcome != "ok":
-                    self._state.statistics.failed(time.perf_counter() - start)
+            if shadow and outcome is not None:
+                self._metrics.shadow_requests[outcome] += 1
+            elif outcome is not None:
+                self._count(outcome, time.perf_counter() - start)
+
+    def _count(self, outcome: str, seconds: float) -> None:
+        self._metrics.requests[outcome] += 1
+        if outcome == "ok":
+            self._metrics.request_seconds.observe(seconds)
+        else:
+            self._state.statistics.failed(seconds)
 
     def _admit(self, scope: Scope) -> Serving:
         """Return what answers the request; raises ProtocolError if nothing here does."""
@@ -151,21 +176,25 @@ class DataApp:
             serving.check_version(version)
         return serving
 
-    async def _answer_inference(self, serving: Serving, scope: Scope, receive: Receive) -> Answer:
+    async def _answer_inference(
+        self, serving: Serving, headers: dict[bytes, bytes], receive: Receive, copy: Copy | None
+    ) -> Answer:
         # Those that wait for another server take no place here.
         away = 0 if self._forwarder is None else self._forwarder.in_flight
         if self._state.in_flight - away > serving.executor.capacity:
             raise Overloaded
-        headers = dict(scope["headers"])
-        value = headers.get(LENGTH_HEADER)
-        if value is None:
-            result = await serving.infer(await read_body(headers, receive, self._max_body_bytes))
-        else:
+        length: int | None = None
+        lead = 0
+        if (value := headers.get(LENGTH_HEADER)) is not None:
             length = read_header_length(value)
             # Spaces before the JSON, so that the first tensor behind it is aligned and need not be copied.
             lead = -length % _ALIGNMENT
-            body = await read_body(headers, receive, self._max_body_bytes, lead)
-            result = await serving.infer(body, length + lead)
+            length += lead
+        body = await read_body(headers, receive, self._max_body_bytes, lead)
+        outputs = None
+        if copy is not None:
+            copy.body, copy.header_length, outputs = body, length, copy.outputs
+        result = await serving.infer(body, length, shadow=SHADOW in headers, outputs=outputs)
         if len(result[0]) >= MIN_COMPRESSED and (accepted := headers.get(b"accept-encoding")):
             return await _compress(result, accepted)
         return result

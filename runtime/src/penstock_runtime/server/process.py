@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from typing import Any
 
 import orjson
 
@@ -32,6 +33,8 @@ from penstock_runtime.server.listener import Listener
 from penstock_runtime.server.metrics import Metrics
 from penstock_runtime.server.serving import Serving
 from penstock_runtime.server.settings import Settings, SettingsError
+from penstock_runtime.server.shadow.setting import Shadowing, parse_shadowing
+from penstock_runtime.server.shadow.shadower import Shadower
 from penstock_runtime.server.side_apps import AdminApp, MetricsApp
 from penstock_runtime.server.told import Told
 
@@ -57,12 +60,14 @@ class Process:
         self._state = State(settings.model_name)
         serving = settings.serving
         self._forwarder = Forwarder(self._metrics, serving.max_body_bytes, serving.timeout)
-        self._told = {
+        self._shadower = Shadower(self._metrics, serving.max_body_bytes, serving.timeout)
+        self._told: dict[str, Told[Any]] = {
             "forward": Told("forward", parse_forwarding, self._forwarder.apply, self._forwarder.counts),
+            "shadow": Told("shadow", self._parse_shadowing, self._shadower.apply, self._shadower.counts),
         }
         self._admin = AdminApp(settings.model_name, {f"/v2/{name}": told for name, told in self._told.items()})
         self._executor: Executor | None = None
-        app = DataApp(self._state, self._metrics, serving.max_body_bytes, self._forwarder)
+        app = DataApp(self._state, self._metrics, serving.max_body_bytes, self._forwarder, self._shadower)
         metrics_app = MetricsApp(self._metrics, self._tally)
         self._listeners: list[Listener] = []
         try:
@@ -124,6 +129,7 @@ class Process:
         self._executor.on_run = self._count_run
         self._admin.intake = Intake(self._keys, judge, Ledger(), self._tally)
         self._state.serving = serving
+        self._check_shadowing(session.schema)
         self._metrics.model_loaded = 1
         self._metrics.load_seconds = time.perf_counter() - start
         self._on_ready()
@@ -188,6 +194,21 @@ class Process:
                 serving.judge = intake.judge = self._judge(serving.schema)
                 event(logger, "feedback changed", decision_output=serving.judge.output)
 
+    def _parse_shadowing(self, spec: Mapping[str, Any]) -> Shadowing | None:
+        setting = parse_shadowing(spec)
+        serving = self._state.serving
+        if setting is not None and serving is not None:
+            setting.check_outputs(output.name for output in serving.schema.outputs)
+        return setting
+
+    def _check_shadowing(self, schema: ModelSchema) -> None:
+        """Say what could not be said while the model's outputs were not known."""
+        if (setting := self._shadower.setting) is not None:
+            try:
+                setting.check_outputs(output.name for output in schema.outputs)
+            except SettingsError as error:
+                event(logger, "a tolerance is for no output of the model", level=logging.ERROR, error=str(error))
+
     def _look_at_told(self) -> None:
         for name, told in self._told.items():
             told.look(self._config.document(f"{name}.json"))
@@ -210,5 +231,6 @@ class Process:
         for listener in self._listeners:
             listener.close()
         self._forwarder.close()
+        self._shadower.close()
         if self._executor is not None:
             self._executor.close()

@@ -6,7 +6,9 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import orjson
 
 from penstock_runtime.engine.executor import Executor
@@ -64,12 +66,29 @@ class Serving:
                 f"model '{self.name}' has no version '{version[:80]}'; it has '{self.version}'", status=404
             )
 
-    async def infer(self, body: bytes, header_length: int | None = None) -> Answer:
-        """Return the answer to a request whose first `header_length` bytes are JSON; raises ProtocolError."""
+    async def infer(
+        self,
+        body: bytes,
+        header_length: int | None = None,
+        *,
+        shadow: bool = False,
+        outputs: dict[str, np.ndarray[Any, Any]] | None = None,
+    ) -> Answer:
+        """Return the answer to a request whose first `header_length` bytes are JSON; raises ProtocolError.
+
+        `shadow`: it is a copy of another server's request, which is not counted as one of ours, and whose
+        answer is for comparing: all in binary form. `outputs` is filled with what the answer was made of.
+        """
         begun = time.perf_counter()
         request = self._decoder.decode(body, header_length)
         decoding = time.perf_counter() - begun
+        if shadow:
+            request = request._replace(binary=frozenset(request.outputs))
         ran, answer, predictions, encoding = await self._answer(request)
+        if outputs is not None:
+            outputs.update(zip(request.outputs, ran.outputs, strict=False))
+        if shadow:
+            return answer
         self.statistics.answered(request.rows, ran, decoding, encoding)
         metrics = self.metrics
         metrics.inference_seconds.observe(ran.ran)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import re
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -11,27 +10,12 @@ from typing import Any, NamedTuple
 
 from penstock_runtime.protocol.errors import TimedOut
 from penstock_runtime.server.forward.http_client import Response
+from penstock_runtime.server.forward.message import FORWARDED, GRACE, MIN_RESPONSE, SHADOW, between, head_of
 from penstock_runtime.server.forward.setting import Forwarding
 from penstock_runtime.server.forward.share import Blocks, Sticky
 from penstock_runtime.server.forward.target import NoAnswer, Target
 from penstock_runtime.server.http import GONE, STARTED, Header, Message, Receive, Scope, Send, answer_error, read_body
 from penstock_runtime.server.metrics import Metrics
-
-# Marks of requests that their receiver answers itself, whatever it is told.
-FORWARDED = b"penstock-forwarded"
-SHADOW = b"penstock-shadow"
-# Seconds that the target has beyond the request's time: a target that lives says itself, and counts, that it is up.
-GRACE = 1.0
-# An answer may well be larger than any request: at least this many bytes are taken.
-MIN_RESPONSE = 64 * 2**20
-
-# What is between two neighbours and no further (RFC 9110, 7.6.1), and what is written anew.
-_OWN = frozenset({
-    b"connection", b"keep-alive", b"proxy-connection", b"proxy-authenticate", b"proxy-authorization", b"te",
-    b"trailer", b"transfer-encoding", b"upgrade", b"content-length",
-})  # fmt: skip
-_OWN_OF_REQUESTS = _OWN | {b"host", b"expect"}
-_VERSION = re.compile(rb"/versions/[^/]+(?=/infer$)")
 
 
 class _Active(NamedTuple):
@@ -132,7 +116,8 @@ class Forwarder:
         seconds = max(0.0, self._timeout - (start - scope.get(STARTED, start))) + GRACE
         self.in_flight += 1
         try:
-            response = await active.target.exchange((_head(scope, active.target, len(body)), body), seconds)
+            head = head_of(scope, active.target, [(FORWARDED, b"1"), *between(headers)], len(body))
+            response = await active.target.exchange((head, body), seconds)
         except NoAnswer as failure:
             return self._fall_back(active, failure.reason, body, receive)
         except TimeoutError:
@@ -176,31 +161,8 @@ def _again(body: bytes, receive: Receive) -> Receive:
     return replay
 
 
-def _head(scope: Scope, target: Target, length: int) -> bytes:
-    """Return the request's head as the target gets it.
-
-    A version in the path is left out: it numbers what lies in one revision, and the target has its own.
-    """
-    path = _VERSION.sub(b"", scope["raw_path"])
-    if query := scope["query_string"]:
-        path += b"?" + query
-    lines = [b"%b %b HTTP/1.1\r\nhost: %b\r\n%b: 1\r\ncontent-length: %d\r\n"
-             % (scope["method"].encode(), path, target.authority, FORWARDED, length)]  # fmt: skip
-    lines += [b"%b: %b\r\n" % header for header in _between(scope["headers"], _OWN_OF_REQUESTS)]
-    lines.append(b"\r\n")
-    return b"".join(lines)
-
-
-def _between(headers: Sequence[Header], own: frozenset[bytes]) -> list[Header]:
-    """Return the headers that are for both ends: without `own` and those that Connection names."""
-    for name, value in headers:
-        if name == b"connection":
-            own = own.union(item.strip().lower() for item in value.split(b","))
-    return [header for header in headers if header[0] not in own]
-
-
 async def _hand_back(send: Send, response: Response, extra: Sequence[Header]) -> None:
-    headers = _between(response.headers, _OWN)
+    headers = between(response.headers)
     if response.status not in (204, 304):
         headers.append((b"content-length", b"%d" % len(response.body)))
     headers += extra
