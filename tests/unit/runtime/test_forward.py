@@ -355,6 +355,9 @@ HEAD = b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\n"
         (response(999, b""), "garbled"),
         (b"HTTP/1.1 200 OK\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\nxx", "garbled"),
         (b"HTTP/1.1 200 OK\r\nbad header\r\n\r\n", "garbled"),
+        (b"HTTP/1.1 200 OK\r\nendless: " + b"x" * 100_000, "garbled"),
+        (b"HTTP/1.1 200 OK\r\n" + b"x: y\r\n" * 20_000, "garbled"),
+        (b"HTTP/1.1 100 Continue\r\n\r\n" * 4_000, "garbled"),
     ],
 )
 def test_what_is_no_whole_answer_is_answered_here(

@@ -11,6 +11,10 @@ import httptools
 from penstock_runtime.server.http import Header
 
 
+# Bytes in which an answer's head must have ended.
+MAX_HEAD = 2**16
+
+
 class Response(NamedTuple):
     """A whole answer; names of headers in lower case, the body with its transfer coding taken off."""
 
@@ -48,8 +52,9 @@ class Connection(asyncio.Protocol):
         self._headers: list[Header] = []
         self._parts: list[bytes] = []
         self._size = 0
-        self._begun = False
+        self._received = 0
         self._framed = False
+        self._head_ended = False
         self._reusable = True
         self.used = False
 
@@ -67,13 +72,17 @@ class Connection(asyncio.Protocol):
             raise BrokenExchange(unanswered=True)
         waiter: asyncio.Future[Response] = asyncio.get_running_loop().create_future()
         self._waiter = waiter
-        self._begun = False
+        self._received = 0
+        self._head_ended = False
         self.used = True
         try:
             self._transport.writelines(parts)
             return await waiter
         except BaseException:
             self.close()
+            if waiter.done() and not waiter.cancelled():
+                # Else asyncio complains where the connection was lost just before we were cancelled.
+                waiter.exception()
             raise
         finally:
             self._waiter = None
@@ -92,7 +101,7 @@ class Connection(asyncio.Protocol):
         """Fail what was waited for."""
         self._reusable = False
         self._transport = None
-        self._fail(BrokenExchange(unanswered=not self._begun))
+        self._fail(BrokenExchange(unanswered=not self._received))
         self._on_lost(self)
 
     def data_received(self, data: bytes) -> None:
@@ -100,10 +109,14 @@ class Connection(asyncio.Protocol):
         if self._waiter is None or self._waiter.done():
             self.close()
             return
-        self._begun = True
+        self._received += len(data)
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade):
+            self._garbled()
+            return
+        # Chunks have some bytes more than what is in them; a head or a trailer without end is none.
+        if self._received > 2 * self._limit + MAX_HEAD or (self._received > MAX_HEAD and not self._head_ended):
             self._garbled()
 
     def on_message_begin(self) -> None:
@@ -126,7 +139,8 @@ class Connection(asyncio.Protocol):
     def on_headers_complete(self) -> None:
         """Refuse an answer whose end could not be told."""
         status = self._parser.get_status_code()
-        if status >= 200 and not self._framed and status not in (204, 304):
+        self._head_ended = status >= 200
+        if self._head_ended and not self._framed and status not in (204, 304):
             self._garbled()
 
     def on_body(self, body: bytes) -> None:
