@@ -10,7 +10,6 @@ import httptools
 
 from penstock_runtime.server.http import Header
 
-
 # Bytes in which an answer's head must have ended.
 MAX_HEAD = 2**16
 
