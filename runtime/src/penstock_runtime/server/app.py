@@ -1,4 +1,4 @@
-"""The data port: health, metadata and inference of one model, as a plain ASGI application."""
+"""The data port: health, metadata and inference, as a plain ASGI application."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import asyncio
 import logging
 import re
 import time
-from dataclasses import dataclass, field
 
 import orjson
 
 from penstock_runtime import __version__
+from penstock_runtime.engine.session import PLATFORM
 from penstock_runtime.log import event, origin
 from penstock_runtime.protocol.binary_data import read_header_length
 from penstock_runtime.protocol.errors import Overloaded, ProtocolError, Unavailable
@@ -33,10 +33,10 @@ from penstock_runtime.server.http import (
     read_body,
     require_method,
 )
-from penstock_runtime.server.metrics import Metrics
+from penstock_runtime.server.repository.model import Model
+from penstock_runtime.server.repository.repository import Repository
 from penstock_runtime.server.serving import LENGTH_HEADER, Answer, Serving
 from penstock_runtime.server.shadow.shadower import Copy, Shadower
-from penstock_runtime.server.statistics import Statistics
 
 logger = logging.getLogger(__name__)
 
@@ -45,29 +45,15 @@ _EXTENSIONS = ("binary_tensor_data", "model_configuration", "statistics")
 _SERVER = orjson.dumps({"name": "penstock-runtime", "version": __version__, "extensions": _EXTENSIONS})
 # Of the largest element, FP64 or INT64.
 _ALIGNMENT = 8
+_MODELS = "/v2/models/"
+_INFER = "/infer"
 _MODEL_PATH = re.compile(r"/v2/models/([^/]+)(?:/versions/([^/]+))?(?:/(ready|config|stats|infer))?")
-
-
-@dataclass(slots=True)
-class State:
-    """What the apps of one process share. `serving` is None until the model is loaded and warm."""
-
-    model: str
-    serving: Serving | None = None
-    draining: bool = False
-    in_flight: int = field(default=0)
-    statistics: Statistics = field(default_factory=Statistics)
-
-    @property
-    def ready(self) -> bool:
-        """Whether new requests should be sent here."""
-        return self.serving is not None and not self.draining
 
 
 class DataApp:
     """Answers the Open Inference Protocol.
 
-    Counted in the metrics is every request to this model's infer path, whatever its method, version or fate
+    Counted in the metrics is every request to a known model's infer path, whatever its method, version or fate
     (a 404 for an unknown version, a 405, a 503 before the model is loaded); never health, metadata, unknown
     models or other paths: those say nothing about the model. Copies of other servers' requests are counted
     apart, and what was forwarded by the server that answered it.
@@ -75,30 +61,29 @@ class DataApp:
 
     def __init__(
         self,
-        state: State,
-        metrics: Metrics,
+        repository: Repository,
         max_body_bytes: int,
         forwarder: Forwarder | None = None,
         shadower: Shadower | None = None,
     ) -> None:
-        """Serve what `state` holds, counting in `metrics`, but for what `forwarder` hands to another server.
+        """Serve the models of `repository`, but for what `forwarder` hands to another server.
 
         `shadower` is offered what has been answered.
         """
-        self._state = state
+        self._repository = repository
         self._forwarder = forwarder
         self._shadower = shadower
-        self._metrics = metrics
         self._max_body_bytes = max_body_bytes
-        self._infer_path = f"/v2/models/{state.model}/infer"
-        self._infer_start = f"/v2/models/{state.model}/versions/"
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
-        path = scope["path"]
-        if path == self._infer_path or (path.startswith(self._infer_start) and path.endswith("/infer")):
-            await self._infer(scope, receive, send)
-            return
+        path: str = scope["path"]
+        if path.startswith(_MODELS) and path.endswith(_INFER):
+            name, versioned, version = path[len(_MODELS) : -len(_INFER)].partition("/versions/")
+            model = self._repository.models.get(name)
+            if model is not None:
+                await self._infer(model, version if versioned else None, scope, receive, send)
+                return
         headers = self._headers()
         try:
             status, body = self._look_up(scope, path)
@@ -109,26 +94,29 @@ class DataApp:
 
     def _headers(self) -> tuple[Header, ...]:
         # While draining, clients are told to connect anew: to a pod that stays.
-        return (CLOSE,) if self._state.draining else ()
+        return (CLOSE,) if self._repository.draining else ()
 
-    async def _infer(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _infer(self, model: Model, version: str | None, scope: Scope, receive: Receive, send: Send) -> None:
         start = scope.get(STARTED) or time.perf_counter()
         outcome: str | None = "server_error"
         headers = self._headers()
         scope[TASK] = asyncio.current_task()
         given: dict[bytes, bytes] = dict(scope["headers"])
-        shadow = SHADOW in given
-        self._state.in_flight += 1
+        serving: Serving | None = None
+        self._repository.in_flight += 1
         try:
-            serving = self._admit(scope)
-            if self._forwarder is not None and self._forwarder.active:
-                here = await self._forwarder.relay(scope, receive, send, headers)
+            require_method(scope, "POST")
+            # A version by name that is not the current one is meant: the target may not have it.
+            if self._forwarder is not None and self._forwarder.active and model.find(version) is model.current:
+                here = await self._forwarder.relay(model.metrics, scope, receive, send, headers)
                 if here is None:
                     # Whoever answered has counted it: this revision is not judged by what another one says.
                     outcome = None
                     return
                 receive = here
-            copy = None if self._shadower is None else self._shadower.prepare(scope, given)
+            serving = model.find(version)
+            serving.in_flight += 1
+            copy = None if self._shadower is None else self._shadower.prepare(model.metrics, scope, given)
             body, extra, kind = await self._answer_inference(serving, given, receive, copy)
             await answer(send, 200, body, (*extra, *headers), kind)
             outcome = "ok"
@@ -145,43 +133,24 @@ class DataApp:
             await answer_error(send, Unavailable("the server is shutting down"), headers)
         except ProtocolError as error:
             outcome = _OUTCOMES.get(error.status, "client_error" if error.status < 500 else "server_error")
-            await answer_error(send, error, (*self._revision(), *headers))
+            await answer_error(send, error, (*_revision(model), *headers))
         except Exception as error:  # noqa: BLE001 - the protocol wants an answer whatever happens
             event(logger, "unexpected failure", level=logging.ERROR, error=type(error).__name__,
                   where=origin(error))  # fmt: skip
             await answer_error(send, ProtocolError("internal error", status=500), headers)
         finally:
-            self._state.in_flight -= 1
-            if shadow and outcome is not None:
-                self._metrics.shadow_requests[outcome] += 1
+            self._repository.in_flight -= 1
+            if serving is not None:
+                serving.in_flight -= 1
+            if outcome is not None and SHADOW in given:
+                model.metrics.shadow_requests[outcome] += 1
             elif outcome is not None:
-                self._count(outcome, time.perf_counter() - start)
-
-    def _count(self, outcome: str, seconds: float) -> None:
-        self._metrics.requests[outcome] += 1
-        if outcome == "ok":
-            self._metrics.request_seconds.observe(seconds)
-        else:
-            self._state.statistics.failed(seconds)
-
-    def _admit(self, scope: Scope) -> Serving:
-        """Return what answers the request; raises ProtocolError if nothing here does."""
-        require_method(scope, "POST")
-        serving = self._state.serving
-        if serving is None:
-            raise Unavailable("the model is not loaded yet")
-        path = scope["path"]
-        if path is not self._infer_path and path != self._infer_path:
-            version = path[len(self._infer_start) : -len("/infer")]
-            serving.check_version(version)
-        return serving
+                _count(model, serving, outcome, time.perf_counter() - start)
 
     async def _answer_inference(
         self, serving: Serving, headers: dict[bytes, bytes], receive: Receive, copy: Copy | None
     ) -> Answer:
-        # Those that wait for another server take no place here.
-        away = 0 if self._forwarder is None else self._forwarder.in_flight
-        if self._state.in_flight - away > serving.executor.capacity:
+        if serving.in_flight > serving.executor.capacity:
             raise Overloaded
         length: int | None = None
         lead = 0
@@ -199,46 +168,53 @@ class DataApp:
             return await _compress(result, accepted)
         return result
 
-    def _revision(self) -> tuple[Header, ...]:
-        serving = self._state.serving
-        return () if serving is None else (serving.revision_header,)
-
     def _look_up(self, scope: Scope, path: str) -> tuple[int, bytes]:
-        state = self._state
+        repository = self._repository
         match path:
             case "/v2/health/live":
                 require_method(scope, "GET", "HEAD")
                 return 200, b'{"live":true}'
             case "/v2/health/ready":
                 require_method(scope, "GET", "HEAD")
-                return _readiness(state, {"ready": state.ready})
+                return _readiness({"ready": repository.ready}, repository.why_not_ready())
             case "/v2":
                 require_method(scope, "GET", "HEAD")
                 return 200, _SERVER
-            case "/v2/models/stats" if state.model != "stats":
-                return self._look_up_model(scope, state.model, None, "stats")
+            case "/v2/models/stats" if "stats" not in repository.models:
+                require_method(scope, "GET", "HEAD")
+                return 200, _statistics(list(repository.servings))
         match = _MODEL_PATH.fullmatch(path)
         if match is None:
             raise not_found(path)
         return self._look_up_model(scope, *match.groups())
 
     def _look_up_model(self, scope: Scope, name: str, version: str | None, verb: str | None) -> tuple[int, bytes]:
-        state = self._state
-        if name != state.model:
-            raise ProtocolError(f"unknown model '{name[:80]}'; this server has '{state.model}'", status=404)
+        model = self._repository.known(name)
         require_method(scope, "GET", "HEAD")
-        serving = state.serving
-        if serving is not None:
-            serving.check_version(version)
         if verb == "ready":
-            return _readiness(state, {"name": name, "ready": state.ready})
-        if serving is None:
-            raise Unavailable("the model is not loaded yet")
+            return self._model_readiness(model, version)
+        serving = model.find(version)
         if verb == "config":
             return 200, serving.config
         if verb == "stats":
-            return 200, orjson.dumps(state.statistics.describe(name, serving.version, self._metrics))
-        return 200, serving.metadata
+            return 200, _statistics([serving] if version is not None else list(model.versions.values()))
+        return 200, orjson.dumps(serving.schema.describe(name, list(model.versions), PLATFORM))
+
+    def _model_readiness(self, model: Model, version: str | None) -> tuple[int, bytes]:
+        why = "shutting down" if self._repository.draining else None
+        try:
+            model.find(version)
+        except Unavailable as error:
+            why = error.message
+        return _readiness({"name": model.name, "ready": why is None}, why)
+
+
+def _count(model: Model, serving: Serving | None, outcome: str, seconds: float) -> None:
+    model.metrics.requests[outcome] += 1
+    if outcome == "ok":
+        model.metrics.request_seconds.observe(seconds)
+    if serving is not None:
+        (serving.statistics.succeeded if outcome == "ok" else serving.statistics.failed)(seconds)
 
 
 async def _compress(result: Answer, accepted: bytes) -> Answer:
@@ -250,8 +226,15 @@ async def _compress(result: Answer, accepted: bytes) -> Answer:
     return await compressed(body, coding), (*headers, *extra), kind
 
 
-def _readiness(state: State, body: dict[str, object]) -> tuple[int, bytes]:
-    if state.ready:
+def _revision(model: Model) -> tuple[Header, ...]:
+    return () if model.current is None else (model.current.revision_header,)
+
+
+def _statistics(servings: list[Serving]) -> bytes:
+    return orjson.dumps({"model_stats": [each.statistics.describe(each.name, each.version) for each in servings]})
+
+
+def _readiness(body: dict[str, object], why_not: str | None) -> tuple[int, bytes]:
+    if why_not is None:
         return 200, orjson.dumps(body)
-    why = "shutting down" if state.draining else "the model is not loaded yet"
-    return 503, orjson.dumps({**body, "error": why})
+    return 503, orjson.dumps({**body, "error": why_not})

@@ -6,36 +6,21 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from typing import Any
 
-import orjson
-
-from penstock_runtime.engine.batchable import Batching, try_out
-from penstock_runtime.engine.cpu import concurrent_runs, cpu_quota
-from penstock_runtime.engine.executor import Executor, load_and_warm
-from penstock_runtime.engine.locate import locate_model
-from penstock_runtime.engine.session import Session
 from penstock_runtime.log import event
-from penstock_runtime.protocol.model_config import describe_config
-from penstock_runtime.protocol.schema import ModelSchema
-from penstock_runtime.server.app import DataApp, State
+from penstock_runtime.server.admin_app import AdminApp
+from penstock_runtime.server.app import DataApp
 from penstock_runtime.server.config_dir import ConfigDir
-from penstock_runtime.server.feedback.ids import Issuer
-from penstock_runtime.server.feedback.intake import Intake
-from penstock_runtime.server.feedback.judge import Judge
 from penstock_runtime.server.feedback.keys import Keys
-from penstock_runtime.server.feedback.ledger import Ledger
-from penstock_runtime.server.feedback.tally import Tally
 from penstock_runtime.server.forward.relay import Forwarder
 from penstock_runtime.server.forward.setting import parse_forwarding
 from penstock_runtime.server.listener import Listener
-from penstock_runtime.server.metrics import Metrics
-from penstock_runtime.server.serving import Serving
+from penstock_runtime.server.metrics_app import MetricsApp
+from penstock_runtime.server.repository.repository import Repository
 from penstock_runtime.server.settings import Settings, SettingsError
 from penstock_runtime.server.shadow.setting import Shadowing, parse_shadowing
 from penstock_runtime.server.shadow.shadower import Shadower
-from penstock_runtime.server.side_apps import AdminApp, MetricsApp
 from penstock_runtime.server.told import Told
 
 logger = logging.getLogger(__name__)
@@ -44,39 +29,31 @@ WATCH_SECONDS = 1.0
 
 
 class Process:
-    """One model, its three ports, and their life."""
+    """The models, three ports, and their life."""
 
     def __init__(self, settings: Settings, on_ready: Callable[[], None] = lambda: None) -> None:
-        """Bind the ports; raises ListenError. `on_ready` is called once the model is loaded and warm."""
+        """Bind the ports; raises ListenError. `on_ready` is called once the models are loaded and warm."""
         self._settings = settings
         self._on_ready = on_ready
         self._config = ConfigDir(settings.config_dir, settings.feedback)
-        self._cohort = self._config.cohort
-        self._judged = self._config.feedback
-        self._metrics = Metrics(settings.model_name, settings.revision)
-        self._tally = Tally(settings.model_name, settings.revision, self._cohort)
         self._keys = Keys(settings.feedback_key_dir)
-        self._issuer = Issuer(self._keys, settings.revision, self._cohort)
-        self._state = State(settings.model_name)
-        serving = settings.serving
-        self._forwarder = Forwarder(self._metrics, serving.max_body_bytes, serving.timeout)
-        self._shadower = Shadower(self._metrics, serving.max_body_bytes, serving.timeout)
+        self._repository = Repository(settings, self._keys, self._config.feedback, self._config.cohort)
+        limits = settings.serving
+        self._forwarder = Forwarder(limits.max_body_bytes, limits.timeout)
+        self._shadower = Shadower(limits.max_body_bytes, limits.timeout)
         self._told: dict[str, Told[Any]] = {
             "forward": Told("forward", parse_forwarding, self._forwarder.apply, self._forwarder.counts),
             "shadow": Told("shadow", self._parse_shadowing, self._shadower.apply, self._shadower.counts),
         }
-        self._admin = AdminApp(settings.model_name, {f"/v2/{name}": told for name, told in self._told.items()})
-        self._executor: Executor | None = None
-        app = DataApp(self._state, self._metrics, serving.max_body_bytes, self._forwarder, self._shadower)
-        metrics_app = MetricsApp(self._metrics, self._tally)
         self._listeners: list[Listener] = []
+        data = DataApp(self._repository, limits.max_body_bytes, self._forwarder, self._shadower)
         try:
-            for each, port in (
-                (app, settings.http_port),
-                (self._admin, settings.admin_port),
-                (metrics_app, settings.metrics_port),
+            for app, port in (
+                (data, settings.http_port),
+                (AdminApp(self._repository, settings.model_control, self._told), settings.admin_port),
+                (MetricsApp(self._repository), settings.metrics_port),
             ):
-                self._listeners.append(Listener(each, settings.host, port))
+                self._listeners.append(Listener(app, settings.host, port))
         except BaseException:
             self._close()
             raise
@@ -84,7 +61,7 @@ class Process:
     async def run(self, stop: asyncio.Event) -> bool:
         """Serve until `stop` is set, then drain; raises ModelLoadError or SettingsError.
 
-        Returns False if threads may still be loading or running the model: then the process cannot end by
+        Returns False if threads may still be loading or running a model: then the process cannot end by
         itself.
         """
         self._look_at_told()
@@ -108,129 +85,61 @@ class Process:
             self._close()
 
     async def _load(self) -> None:
-        settings = self._settings
         start = time.perf_counter()
-        file = locate_model(settings.model_path)
-        quota = cpu_quota()
-        session, warmup = await asyncio.to_thread(load_and_warm, file.path, settings.serving.threads, quota)
-        threads = session.threads
-        judge = self._judge(session.schema)
-        workers = concurrent_runs(quota, threads)
-        batching = await self._try_batching(session)
-        self._executor = Executor(session, workers=workers, max_queue=settings.serving.max_queue, warmup=warmup,
-                                  batching=batching)  # fmt: skip
-        serving = Serving(
-            name=settings.model_name, version=file.version, schema=session.schema, executor=self._executor,
-            judge=judge, issuer=self._issuer, metrics=self._metrics, statistics=self._state.statistics,
-            config=self._describe_config(session.schema, threads, workers, batching.max_rows),
-            timeout=settings.serving.timeout,
-        )  # fmt: skip
-        await serving.rehearse()
-        self._executor.on_run = self._count_run
-        self._admin.intake = Intake(self._keys, judge, Ledger(), self._tally)
-        self._state.serving = serving
-        self._check_shadowing(session.schema)
-        self._metrics.model_loaded = 1
-        self._metrics.load_seconds = time.perf_counter() - start
-        self._on_ready()
-        if warmup.failure is not None:
-            event(logger, "warm-up with synthetic rows failed; serving all the same",
-                  level=logging.WARNING, reason=warmup.failure)  # fmt: skip
-        event(logger, "ready", model=settings.model_name, revision=settings.revision, version=file.version,
-              cpu_quota=quota, intra_op_threads=threads, workers=workers, warmup_seconds=warmup.seconds,
-              inline_elements=self._executor.inline_elements, max_batch_rows=batching.max_rows,
-              decision_output=judge.output,
-              load_seconds=round(self._metrics.load_seconds, 3))  # fmt: skip
-
-    def _describe_config(self, schema: ModelSchema, threads: int, workers: int, max_rows: int) -> bytes:
-        serving = self._settings.serving
-        parameters = {
-            "threads": threads,
-            "max_queue": serving.max_queue,
-            "max_batch_rows": max_rows,
-            "max_body_bytes": serving.max_body_bytes,
-            "timeout_seconds": serving.timeout,
-        }
-        return orjson.dumps(describe_config(schema, self._settings.model_name, workers, parameters))
-
-    def _count_run(self, rows: int, seconds: float) -> None:
-        self._metrics.batch_size.observe(rows)
-        self._state.statistics.ran(rows, seconds)
-
-    async def _try_batching(self, session: Session) -> Batching:
-        batching = await asyncio.to_thread(try_out, session, self._settings.serving.max_batch_rows)
-        if batching.reason is not None:
-            event(logger, "requests are not run together", reason=batching.reason)
-        return batching
-
-    def _judge(self, schema: ModelSchema) -> Judge:
-        """Return the judge as configured; one that decides nothing where the mounted file names no output.
-
-        That file is no part of the revision, so a mistake in it must not end a pod that serves. Raises
-        SettingsError if it is the environment that names no output.
-        """
-        self._judged = self._config.feedback
+        await self._repository.load_all()
         try:
-            return Judge(schema, self._judged)
+            self._check_shadowing(self._shadower.setting)
         except SettingsError as error:
-            if self._judged is self._settings.feedback:
-                raise
-            event(logger, "labels cannot be compared", level=logging.ERROR, error=str(error))
-            return Judge(ModelSchema((), ()), replace(self._judged, output=None))
+            # It could not be said while the models' outputs were not known.
+            event(logger, "a tolerance is for no output of the model", level=logging.ERROR, error=str(error))
+        self._on_ready()
+        event(logger, "ready", models=list(self._repository.models), revision=self._settings.revision,
+              load_seconds=round(time.perf_counter() - start, 3))  # fmt: skip
 
     async def _watch(self) -> None:
         while True:
             await asyncio.sleep(WATCH_SECONDS)
             self._keys.refresh()
+            cohort, feedback = self._config.cohort, self._config.feedback
             self._config.refresh()
             self._look_at_told()
-            if self._config.cohort != self._cohort:
-                self._cohort = self._config.cohort
-                self._issuer.set_cohort(self._cohort)
-                self._tally.start_cohort(self._cohort, int(time.time()))
-                event(logger, "cohort changed", cohort=self._cohort)
-            serving, intake = self._state.serving, self._admin.intake
-            if serving is not None and intake is not None and self._config.feedback != self._judged:
-                serving.judge = intake.judge = self._judge(serving.schema)
-                event(logger, "feedback changed", decision_output=serving.judge.output)
-
-    def _parse_shadowing(self, spec: Mapping[str, Any]) -> Shadowing | None:
-        setting = parse_shadowing(spec)
-        serving = self._state.serving
-        if setting is not None and serving is not None:
-            setting.check_outputs(output.name for output in serving.schema.outputs)
-        return setting
-
-    def _check_shadowing(self, schema: ModelSchema) -> None:
-        """Say what could not be said while the model's outputs were not known."""
-        if (setting := self._shadower.setting) is not None:
-            try:
-                setting.check_outputs(output.name for output in schema.outputs)
-            except SettingsError as error:
-                event(logger, "a tolerance is for no output of the model", level=logging.ERROR, error=str(error))
+            if self._config.cohort != cohort:
+                self._repository.set_cohort(self._config.cohort, int(time.time()))
+                event(logger, "cohort changed", cohort=self._config.cohort)
+            if self._config.feedback != feedback:
+                self._repository.set_feedback(self._config.feedback)
 
     def _look_at_told(self) -> None:
         for name, told in self._told.items():
             told.look(self._config.document(f"{name}.json"))
 
+    def _parse_shadowing(self, spec: Mapping[str, Any]) -> Shadowing | None:
+        return self._check_shadowing(parse_shadowing(spec))
+
+    def _check_shadowing(self, setting: Shadowing | None) -> Shadowing | None:
+        """Return `setting`; raises SettingsError if it has a tolerance for an output that no loaded model has."""
+        servings = list(self._repository.servings)
+        if setting is not None and servings:
+            setting.check_outputs({output.name: None for each in servings for output in each.schema.outputs})
+        return setting
+
     async def _drain(self) -> bool:
         """Go out of service step by step; return whether every request was finished."""
-        settings = self._settings
-        self._state.draining = True
-        event(logger, "draining", grace_seconds=settings.drain_seconds, in_flight=self._state.in_flight)
+        settings, repository = self._settings, self._repository
+        repository.draining = True
+        event(logger, "draining", grace_seconds=settings.drain_seconds, in_flight=repository.in_flight)
         await asyncio.sleep(settings.drain_seconds)
         loop = asyncio.get_running_loop()
         data, *others = self._listeners
         finished = await data.stop(loop.time() + settings.shutdown_seconds)
         for listener in others:
             await listener.stop(loop.time() + 1.0)
-        event(logger, "stopped", finished=finished, cut_off=0 if finished else self._state.in_flight)
-        return finished and self._executor is not None and self._executor.pending == 0
+        event(logger, "stopped", finished=finished, cut_off=0 if finished else repository.in_flight)
+        return finished and repository.pending == 0
 
     def _close(self) -> None:
         for listener in self._listeners:
             listener.close()
         self._forwarder.close()
         self._shadower.close()
-        if self._executor is not None:
-            self._executor.close()
+        self._repository.close()

@@ -6,14 +6,10 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
-
-import numpy as np
-import orjson
 
 from penstock_runtime.engine.executor import Executor
 from penstock_runtime.engine.line import Ran
-from penstock_runtime.engine.session import PLATFORM
+from penstock_runtime.engine.session import Tensor
 from penstock_runtime.protocol.decode import Decoder, InferRequest
 from penstock_runtime.protocol.encode import encode_response
 from penstock_runtime.protocol.errors import ProtocolError
@@ -30,15 +26,14 @@ LENGTH_HEADER = b"inference-header-content-length"
 
 # Body, headers, content type.
 Answer = tuple[bytes, tuple[Header, ...], Header]
-# What a run gave, the answer made of it, what was predicted, and the seconds that all but the run took.
-_Answered = tuple[Ran, Answer, Sequence[Prediction], float]
 
 
 @dataclass(eq=False)
 class Serving:
-    """A loaded model with all that answering for it takes.
+    """A loaded version of a model with all that answering for it takes.
 
     `config`: its configuration as the protocol shows it. `timeout`: seconds a request may wait and run.
+    `in_flight`: requests that are being answered by it.
     """
 
     name: str
@@ -51,20 +46,18 @@ class Serving:
     statistics: Statistics
     config: bytes
     timeout: float
+    in_flight: int = 0
 
     def __post_init__(self) -> None:
         """Prepare what every request needs."""
         self._decoder = Decoder(self.schema)
         self._datatypes = {spec.name: spec.datatype for spec in self.schema.outputs}
-        self.metadata = orjson.dumps(self.schema.describe(self.name, self.version, PLATFORM))
         self.revision_header: Header = (b"penstock-revision", self.metrics.revision.encode())
 
-    def check_version(self, version: str | None) -> None:
-        """Raise the 404 unless `version` is None or the one that is loaded."""
-        if version is not None and version != self.version:
-            raise ProtocolError(
-                f"model '{self.name}' has no version '{version[:80]}'; it has '{self.version}'", status=404
-            )
+    def count_run(self, rows: int, seconds: float) -> None:
+        """Count one run of the model, which may be one of several requests."""
+        self.metrics.batch_size.observe(rows)
+        self.statistics.ran(rows, seconds)
 
     async def infer(
         self,
@@ -72,7 +65,7 @@ class Serving:
         header_length: int | None = None,
         *,
         shadow: bool = False,
-        outputs: dict[str, np.ndarray[Any, Any]] | None = None,
+        outputs: dict[str, Tensor] | None = None,
     ) -> Answer:
         """Return the answer to a request whose first `header_length` bytes are JSON; raises ProtocolError.
 
@@ -84,40 +77,63 @@ class Serving:
         decoding = time.perf_counter() - begun
         if shadow:
             request = request._replace(binary=frozenset(request.outputs))
-        ran, answer, predictions, encoding = await self._answer(request)
+        fetched = self.fetched(request)
+        ran = await self.executor.run(fetched, request.inputs, self.timeout)
         if outputs is not None:
             outputs.update(zip(request.outputs, ran.outputs, strict=False))
-        if shadow:
-            return answer
-        self.statistics.answered(request.rows, ran, decoding, encoding)
+        return self._encode(request, fetched, ran)[0] if shadow else self.finish(request, fetched, ran, decoding)
+
+    def decode(self, body: bytes, header_length: int | None) -> InferRequest:
+        """Return the request whose first `header_length` bytes are JSON (None: all); raises ProtocolError."""
+        return self._decoder.decode(body, header_length)
+
+    def finish(self, request: InferRequest, fetched: Sequence[str], ran: Ran, decoding: float) -> Answer:
+        """Return the answer to `request`, of which `ran` gave the outputs `fetched`, and count it."""
+        begun = time.perf_counter()
+        answer, predictions = self._encode(request, fetched, ran)
+        self.count_answer(request.rows, ran, predictions, decoding, time.perf_counter() - begun)
+        return answer
+
+    def fetched(self, request: InferRequest) -> tuple[str, ...]:
+        """Return the outputs to run for: the decision must be seen even by a request that does not ask for it."""
+        wanted, decided = request.outputs, self.judge.output
+        return wanted if decided is None or decided in wanted else (*wanted, decided)
+
+    def decide(self, fetched: Sequence[str], ran: Ran, rows: int) -> Sequence[Prediction]:
+        """Return what was predicted, one a row, if the judge can tell."""
+        judge = self.judge
+        decided = judge.output
+        # The judge may have been exchanged for one with another output since the run began.
+        if decided is None or decided not in fetched:
+            return ()
+        return judge.decide(ran.outputs[fetched.index(decided)], rows)
+
+    def tensors(self, request: InferRequest, ran: Ran) -> list[tuple[str, str, Tensor]]:
+        """Return the outputs that `request` asks for, each as name, datatype, array."""
+        datatypes = self._datatypes
+        return [(name, datatypes[name], array) for name, array in zip(request.outputs, ran.outputs, strict=False)]
+
+    def count_answer(
+        self, rows: int, ran: Ran, predictions: Sequence[Prediction], decoding: float, encoding: float
+    ) -> None:
+        """Count an answered request of `rows` rows; `decoding` and `encoding` are seconds. On the event loop."""
+        self.statistics.answered(rows, ran, decoding, encoding)
         metrics = self.metrics
         metrics.inference_seconds.observe(ran.ran)
         metrics.queue_seconds.observe(ran.queued)
         metrics.count_predictions(predictions)
-        return answer
 
     async def rehearse(self) -> None:
         """Go the whole way once with a synthetic request, uncounted, so that the first user need not."""
         with suppress(ProtocolError):
-            await self._answer(self._decoder.decode(*synthetic_request(self.schema)))
+            request = self._decoder.decode(*synthetic_request(self.schema))
+            fetched = self.fetched(request)
+            self._encode(request, fetched, await self.executor.run(fetched, request.inputs, self.timeout))
 
-    async def _answer(self, request: InferRequest) -> _Answered:
-        wanted = request.outputs
-        decided = self.judge.output
-        # The decision must be seen even by a request that does not ask for it.
-        fetched = wanted if decided is None or decided in wanted else (*wanted, decided)
-        ran = await self.executor.run(fetched, request.inputs, self.timeout)
-        begun = time.perf_counter()
-        predictions: Sequence[Prediction] = ()
-        if decided is not None:
-            predictions = self.judge.decide(ran.outputs[fetched.index(decided)], request.rows)
-        datatypes = self._datatypes
+    def _encode(self, request: InferRequest, fetched: Sequence[str], ran: Ran) -> tuple[Answer, Sequence[Prediction]]:
+        predictions = self.decide(fetched, ran, request.rows)
         response, length = encode_response(
-            self.name,
-            self.version,
-            request.id,
-            [(name, datatypes[name], array) for name, array in zip(wanted, ran.outputs, strict=False)],
-            request.binary,
+            self.name, self.version, request.id, self.tensors(request, ran), request.binary
         )
         issued = self.issuer.issue(time.time(), request.rows, predictions)
         headers: tuple[Header, ...] = (self.revision_header, (b"penstock-prediction-id", issued))
@@ -125,4 +141,4 @@ class Serving:
             answer: Answer = response, headers, JSON_TYPE
         else:
             answer = response, (*headers, (LENGTH_HEADER, b"%d" % length)), BINARY_TYPE
-        return ran, answer, predictions, time.perf_counter() - begun
+        return answer, predictions

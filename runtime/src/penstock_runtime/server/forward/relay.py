@@ -23,7 +23,8 @@ class _Active(NamedTuple):
 
     setting: Forwarding
     header: bytes | None
-    blocks: Blocks
+    # By model, so that each has the share of its own requests.
+    blocks: dict[str, Blocks]
     sticky: Sticky
     target: Target
     counts: Counter[str]
@@ -35,13 +36,11 @@ class Forwarder:
     A request is chosen by `choose`, whatever it comes over; `relay` is for those over HTTP.
     """
 
-    def __init__(self, metrics: Metrics, max_body_bytes: int, timeout: float) -> None:
-        """Count in `metrics`; bodies have at most `max_body_bytes`, a request `timeout` seconds."""
-        self._metrics = metrics
+    def __init__(self, max_body_bytes: int, timeout: float) -> None:
+        """Bodies have at most `max_body_bytes`, a request `timeout` seconds."""
         self._max_body_bytes = max_body_bytes
         self._timeout = timeout
         self._active: _Active | None = None
-        self.in_flight = 0
 
     @property
     def active(self) -> bool:
@@ -58,7 +57,7 @@ class Forwarder:
             target = before.target if before is not None and same else self._target(setting)
             header = None if setting.header is None else setting.header.encode()
             sticky = Sticky(setting.share, setting.salt)
-            self._active = _Active(setting, header, Blocks(setting.share), sticky, target, Counter())
+            self._active = _Active(setting, header, {}, sticky, target, Counter())
         if before is not None and (self._active is None or self._active.target is not before.target):
             before.target.close()
 
@@ -84,8 +83,8 @@ class Forwarder:
             self._active.target.abort()
             self._active = None
 
-    def choose(self, headers: Sequence[Header]) -> _Active | None:
-        """Return where a request with these headers goes, None if it is answered here; it is counted as seen."""
+    def choose(self, model: str, headers: Sequence[Header]) -> _Active | None:
+        """Return where a request to `model` with these headers goes, None if it is answered here."""
         active = self._active
         if active is None:
             return None
@@ -96,17 +95,23 @@ class Forwarder:
             elif name in (FORWARDED, SHADOW):
                 return None
         active.counts["seen"] += 1
-        taken = active.blocks.take() if value is None else active.sticky.take(value)
+        if value is not None:
+            taken = active.sticky.take(value)
+        else:
+            blocks = active.blocks.get(model) or active.blocks.setdefault(model, Blocks(active.setting.share))
+            taken = blocks.take()
         return active if taken else None
 
-    async def relay(self, scope: Scope, receive: Receive, send: Send, extra: Sequence[Header]) -> Receive | None:
+    async def relay(
+        self, metrics: Metrics, scope: Scope, receive: Receive, send: Send, extra: Sequence[Header]
+    ) -> Receive | None:
         """Answer the request by the target and return None; or return what its body is to be received by here.
 
-        `extra` are headers of the answer. Raises what `read_body` raises, and CancelledError if the server is
-        to end.
+        `metrics` are the model's, `extra` headers of the answer. Raises what `read_body` raises, and
+        CancelledError if the server is to end.
         """
         headers: list[Header] = scope["headers"]
-        active = self.choose(headers)
+        active = self.choose(metrics.model, headers)
         if active is None:
             return receive
         # Without its Content-Encoding: the body is handed on as it came.
@@ -114,39 +119,38 @@ class Forwarder:
         body = await read_body(length, receive, self._max_body_bytes)
         start = time.perf_counter()
         seconds = max(0.0, self._timeout - (start - scope.get(STARTED, start))) + GRACE
-        self.in_flight += 1
         try:
             head = head_of(scope, active.target, [(FORWARDED, b"1"), *between(headers)], len(body))
             response = await active.target.exchange((head, body), seconds)
         except NoAnswer as failure:
-            return self._fall_back(active, failure.reason, body, receive)
+            return _fall_back(active, metrics, failure.reason, body, receive)
         except TimeoutError:
-            self._count(active, "timeout")
+            _count(active, metrics, "timeout")
             await answer_error(send, TimedOut(f"no answer within {self._timeout:g} s"), extra)
             return None
         except asyncio.CancelledError:
             if GONE not in scope:
                 raise
             # The target learns it from its connection, and counts it.
-            self._count(active, "forwarded")
+            _count(active, metrics, "forwarded")
             return None
-        finally:
-            self.in_flight -= 1
         if response.status in (429, 503):
-            return self._fall_back(active, "refused", body, receive)
-        self._count(active, "forwarded")
-        self._metrics.forward_seconds.observe(time.perf_counter() - start)
+            return _fall_back(active, metrics, "refused", body, receive)
+        _count(active, metrics, "forwarded")
+        metrics.forward_seconds.observe(time.perf_counter() - start)
         await _hand_back(send, response, extra)
         return None
 
-    def _count(self, active: _Active, result: str) -> None:
-        active.counts[result] += 1
-        self._metrics.forwarded[result] += 1
 
-    def _fall_back(self, active: _Active, reason: str, body: bytes, receive: Receive) -> Receive:
-        self._count(active, "fallback")
-        active.counts[reason] += 1
-        return _again(body, receive)
+def _count(active: _Active, metrics: Metrics, result: str) -> None:
+    active.counts[result] += 1
+    metrics.forwarded[result] += 1
+
+
+def _fall_back(active: _Active, metrics: Metrics, reason: str, body: bytes, receive: Receive) -> Receive:
+    _count(active, metrics, "fallback")
+    active.counts[reason] += 1
+    return _again(body, receive)
 
 
 def _again(body: bytes, receive: Receive) -> Receive:

@@ -8,14 +8,14 @@ from typing import Any, NamedTuple
 import numpy as np
 import orjson
 
+from penstock_runtime.engine.closeness import Tolerance, difference
 from penstock_runtime.protocol.binary_data import Blobs
 from penstock_runtime.protocol.errors import InvalidRequest
 from penstock_runtime.protocol.json_data import read_json_data
 from penstock_runtime.protocol.schema import TensorSpec
-from penstock_runtime.server.shadow.setting import Shadowing, Tolerance
+from penstock_runtime.server.shadow.setting import Shadowing
 
 Array = np.ndarray[Any, Any]
-_NAN = float("nan")
 
 
 class Output(NamedTuple):
@@ -63,29 +63,15 @@ def differing(ours: Mapping[str, Array], theirs: Mapping[str, Output], setting: 
     """Return the names of our outputs that are not in `theirs`, or not the same within the tolerances."""
     return [
         name for name, array in ours.items()
-        if name not in theirs or not _same(array, theirs[name], setting.tolerances.get(name), setting.tolerance)
+        if name not in theirs or _differs(array, theirs[name], setting.tolerances.get(name), setting.tolerance)
     ]  # fmt: skip
 
 
-def _same(ours: Array, output: Output, named: Tolerance | None, usual: Tolerance) -> bool:
+def _differs(ours: Array, output: Output, named: Tolerance | None, usual: Tolerance) -> bool:
     theirs = output.array
-    if ours.shape != theirs.shape:
-        return False
-    kinds = ours.dtype.kind, theirs.dtype.kind
-    if "O" in kinds:
-        return kinds == ("O", "O") and _texts(ours) == _texts(theirs)
-    if named is None and "f" not in kinds:
-        return bool(np.array_equal(ours, theirs))
-    tolerance = named or usual
-    a, b = ours.astype(np.float64), theirs.astype(np.float64)
-    if output.finite:
-        a = np.where(np.isfinite(a), a, _NAN)
-    with np.errstate(invalid="ignore", over="ignore"):
-        near = np.abs(a - b) <= tolerance.absolute + tolerance.relative * np.abs(a)
-    # Of two infinities the difference is no number, and every number is near to an infinite one.
-    near = np.where(np.isfinite(a) & np.isfinite(b), near, (a == b) | (np.isnan(a) & np.isnan(b)))
-    return bool(near.all())
-
-
-def _texts(array: Array) -> list[str]:
-    return [item.decode(errors="replace") if isinstance(item, bytes) else str(item) for item in array.ravel().tolist()]
+    if output.finite and ours.dtype.kind == "f":
+        ours = np.where(np.isfinite(ours), ours, ours.dtype.type("nan"))
+    if named is not None and "O" not in (ours.dtype.kind, theirs.dtype.kind):
+        # Who names an output means its numbers, also if they are integers.
+        ours, theirs = ours.astype(np.float64), theirs.astype(np.float64)
+    return difference(ours, theirs, named or usual) is not None

@@ -7,24 +7,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from penstock_runtime.engine.closeness import Tolerance
 from penstock_runtime.server.forward.setting import Address, check_keys, parse_address, parse_share
 from penstock_runtime.server.settings import SettingsError
 
-
-@dataclass(frozen=True, slots=True)
-class Tolerance:
-    """How far two numbers may lie apart: `absolute` + `relative` * |ours|."""
-
-    absolute: float = 0.0
-    relative: float = 0.0
-
-    def describe(self) -> dict[str, float]:
-        """Return it as JSON has it."""
-        return {"absolute": self.absolute, "relative": self.relative}
-
-
-# What the same model's answers may differ by on other hardware or in other company.
-USUAL = Tolerance(absolute=1e-6, relative=1e-3)
+USUAL = Tolerance()
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +32,8 @@ class Shadowing:
         return {
             "to": str(self.to),
             "fraction": self.fraction,
-            "tolerance": self.tolerance.describe(),
-            "tolerances": {name: each.describe() for name, each in self.tolerances.items()},
+            "tolerance": self.tolerance._asdict(),
+            "tolerances": {name: each._asdict() for name, each in self.tolerances.items()},
         }
 
     def check_outputs(self, known: Iterable[str]) -> None:
@@ -68,14 +55,14 @@ def parse_shadowing(spec: Mapping[str, Any]) -> Shadowing | None:
     return Shadowing(
         parse_address(spec.get("to")),
         parse_share(spec.get("fraction"), "fraction"),
-        _parse_tolerance(spec["tolerance"], "'tolerance'") if "tolerance" in spec else USUAL,
+        _parse_tolerance(spec.get("tolerance", {}), "'tolerance'"),
         {name: _parse_tolerance(each, f"'tolerances' of '{name[:80]}'") for name, each in named.items()},
     )
 
 
 def _parse_tolerance(spec: object, where: str) -> Tolerance:
     if not isinstance(spec, Mapping):
-        raise SettingsError(f'{where} must be an object such as {{"absolute": 1e-6, "relative": 0.001}}')
+        raise SettingsError(f'{where} must be an object such as {{"absolute": 1e-4, "relative": 1e-3}}')
     check_keys(spec, ("absolute", "relative"), where)
     values = {}
     for key, value in spec.items():

@@ -39,8 +39,9 @@ _NOT_COPIED = frozenset({b"content-encoding", b"accept-encoding", LENGTH_HEADER}
 
 @dataclass(slots=True)
 class Copy:
-    """A request as it was run, and the outputs it was answered with."""
+    """A request as it was run, and the outputs it was answered with. `metrics` are its model's."""
 
+    metrics: Metrics
     scope: Scope
     body: bytes = b""
     header_length: int | None = None
@@ -56,7 +57,8 @@ class _Active(NamedTuple):
     """A setting at work."""
 
     setting: Shadowing
-    blocks: Blocks
+    # By model, so that each has the fraction of its own requests.
+    blocks: dict[str, Blocks]
     target: Target
     counts: Counter[str]
     disagreements: Counter[str]
@@ -66,9 +68,8 @@ class _Active(NamedTuple):
 class Shadower:
     """Shadows as it is told. All calls come from the event loop."""
 
-    def __init__(self, metrics: Metrics, max_body_bytes: int, timeout: float) -> None:
-        """Count in `metrics`; a copy has `timeout` seconds."""
-        self._metrics = metrics
+    def __init__(self, max_body_bytes: int, timeout: float) -> None:
+        """Answers have at most `max_body_bytes`, if that is much; a copy has `timeout` seconds."""
         self._max_response = max(MIN_RESPONSE, max_body_bytes)
         self._seconds = timeout + GRACE
         self._active: _Active | None = None
@@ -93,7 +94,7 @@ class Shadower:
             target = (
                 before.target if before is not None and same else Target(setting.to, self._max_response, CONCURRENT)
             )
-            self._active = _Active(setting, Blocks(setting.fraction), target, Counter(), Counter(), Counter())
+            self._active = _Active(setting, {}, target, Counter(), Counter(), Counter())
         if before is not None and (self._active is None or self._active.target is not before.target):
             before.target.close()
 
@@ -118,9 +119,9 @@ class Shadower:
             self._active.target.abort()
             self._active = None
 
-    def prepare(self, scope: Scope, headers: dict[bytes, bytes]) -> Copy | None:
+    def prepare(self, metrics: Metrics, scope: Scope, headers: dict[bytes, bytes]) -> Copy | None:
         """Return what the request and its answer's outputs are to be noted in; None if no copies are made."""
-        return None if self._active is None or SHADOW in headers else Copy(scope)
+        return None if self._active is None or SHADOW in headers else Copy(metrics, scope)
 
     def offer(self, copy: Copy) -> None:
         """Take an answered request that may be of the fraction; it is dropped where too many wait."""
@@ -128,12 +129,14 @@ class Shadower:
         if active is None:
             return
         active.counts["seen"] += 1
-        if not active.blocks.take():
+        name = copy.metrics.model
+        blocks = active.blocks.get(name) or active.blocks.setdefault(name, Blocks(active.setting.fraction))
+        if not blocks.take():
             return
         size = copy.bytes_held
         if len(self._waiting) >= MAX_WAITING or self._waiting_bytes + size > MAX_WAITING_BYTES:
             active.counts["dropped"] += 1
-            self._metrics.shadow_dropped += 1
+            copy.metrics.shadow_dropped += 1
             return
         self._waiting.append((active, copy, size))
         self._waiting_bytes += size
@@ -153,7 +156,7 @@ class Shadower:
                       error=type(error).__name__, where=origin(error))  # fmt: skip
                 result = _error(active, "unexpected")
             active.counts[result] += 1
-            self._metrics.shadow_pairs[result] += 1
+            copy.metrics.shadow_pairs[result] += 1
 
     async def _compare(self, active: _Active, copy: Copy) -> str:
         try:
