@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from tests.unit.runtime.conftest import Start, StartProcess
+from tests.unit.runtime.model_files import write_scaled
 from tests.unit.runtime.process import SETOSA, VIRGINICA, Reply, Server, call, iris_request, tensor
 from tests.unit.runtime.scrape import requests_by_outcome, sample
 from tests.unit.runtime.targets import Script, Target, answering, response
@@ -498,3 +499,36 @@ def test_a_model_that_is_not_loaded_forwards_nothing(start_server: Start, target
     server.wait_log("ready")
     assert first.status in (200, 503)
     assert server.infer(iris_request(SETOSA)).body == b"x"
+
+
+def one(x: float) -> dict[str, object]:
+    return {"inputs": [tensor("x", "FP32", [1, 1], [x])]}
+
+
+def test_each_model_of_a_server_has_the_share_of_its_own_requests(
+    start_repository: Start, targets: list[Target], tmp_path: Path
+) -> None:
+    target = start_target(targets, answering(response(200, b"x")))
+    for name in ("busy", "quiet"):
+        write_scaled(tmp_path / "root" / name)
+    server = start_repository(tmp_path / "root").ready()
+    tell(server, to=target.url, share=0.25)
+    for number in range(400):
+        # Three of one for one of the other, in step.
+        assert server.infer(one(1.0), "quiet" if number % 4 == 3 else "busy").status == 200
+    for name, count in (("busy", 75), ("quiet", 25)):
+        assert sample(server, "penstock_forwarded_total", result="forwarded", model=name) == count
+        assert sum(f"POST /v2/models/{name}/infer ".encode() in each for each in target.requests) == count
+
+
+def test_a_version_that_is_not_the_current_one_is_answered_here(
+    start_server: Start, targets: list[Target], tmp_path: Path
+) -> None:
+    target = start_target(targets, answering(response(200, b"there")))
+    for version in ("1", "2"):
+        write_scaled(tmp_path / "model" / version, factor=int(version))
+    server = start_server(str(tmp_path / "model"), "--versions", "all").ready()
+    tell(server, to=target.url, share=1)
+    path = "/v2/models/m/versions/%s/infer"
+    assert call(server.http_port, "POST", path % 2, one(1.0)).body == b"there"
+    assert call(server.http_port, "POST", path % 1, one(1.0)).json["outputs"][0]["data"] == [1.0]

@@ -78,7 +78,7 @@ async def test_a_target_that_is_killed_under_load_costs_no_request_and_gets_its_
     await until(lambda: load.answers["canary"] >= killed + 500)
     await load.stop(running)
     assert load.failures == []
-    assert load.slowest < 2
+    assert load.slowest < 5
     messages = []
     while not stable.lines.empty():
         line = stable.lines.get()
@@ -102,7 +102,7 @@ async def test_a_dead_address_does_not_cost_each_request_its_time(pair: tuple[Se
             await load.run(1000, clients=2)
             assert load.failures == []
             assert load.answers == {"stable": 1000}
-            assert 0.25 <= load.slowest < 2
+            assert 0.25 <= load.slowest < 5
             # Two wait 0.25 s at first, one after each pause of a second or more; were it all, it took 125 s.
             assert loop.time() - begun < 60
             state = await asyncio.to_thread(told, stable)
