@@ -18,8 +18,8 @@ from penstock_runtime.server.http import GONE, STARTED, Header, Message, Receive
 from penstock_runtime.server.metrics import Metrics
 
 
-class _Active(NamedTuple):
-    """A setting at work."""
+class Route(NamedTuple):
+    """A setting at work, and where the requests go that it chooses."""
 
     setting: Forwarding
     header: bytes | None
@@ -40,25 +40,25 @@ class Forwarder:
         """Bodies have at most `max_body_bytes`, a request `timeout` seconds."""
         self._max_body_bytes = max_body_bytes
         self._timeout = timeout
-        self._active: _Active | None = None
+        self._route: Route | None = None
 
     @property
     def active(self) -> bool:
         """Whether there is a setting, so that requests must be asked about."""
-        return self._active is not None
+        return self._route is not None
 
     def apply(self, setting: Forwarding | None) -> None:
         """Put `setting` in force for all requests that begin from now on; None: forward nothing."""
-        before = self._active
+        before = self._route
         if setting is None:
-            self._active = None
+            self._route = None
         else:
             same = before is not None and before.setting.to == setting.to
             target = before.target if before is not None and same else self._target(setting)
             header = None if setting.header is None else setting.header.encode()
             sticky = Sticky(setting.share, setting.salt)
-            self._active = _Active(setting, header, {}, sticky, target, Counter())
-        if before is not None and (self._active is None or self._active.target is not before.target):
+            self._route = Route(setting, header, {}, sticky, target, Counter())
+        if before is not None and (self._route is None or self._route.target is not before.target):
             before.target.close()
 
     def _target(self, setting: Forwarding) -> Target:
@@ -66,41 +66,41 @@ class Forwarder:
 
     def counts(self) -> dict[str, Any]:
         """Return what became of requests since the setting is in force, and the state of the target."""
-        active = self._active
-        if active is None:
+        route = self._route
+        if route is None:
             return {}
         names = ("seen", "forwarded", "fallback", "timeout")
-        reasons = {name: count for name, count in active.counts.items() if name not in names}
+        reasons = {name: count for name, count in route.counts.items() if name not in names}
         return {
-            "counts": {name: active.counts[name] for name in names},
+            "counts": {name: route.counts[name] for name in names},
             "fallback_reasons": reasons,
-            "target": active.target.describe(),
+            "target": route.target.describe(),
         }
 
     def close(self) -> None:
         """Close all connections."""
-        if self._active is not None:
-            self._active.target.abort()
-            self._active = None
+        if self._route is not None:
+            self._route.target.abort()
+            self._route = None
 
-    def choose(self, model: str, headers: Sequence[Header]) -> _Active | None:
+    def choose(self, model: str, headers: Sequence[Header]) -> Route | None:
         """Return where a request to `model` with these headers goes, None if it is answered here."""
-        active = self._active
-        if active is None:
+        route = self._route
+        if route is None:
             return None
         value: bytes | None = None
         for name, each in headers:
-            if name == active.header:
+            if name == route.header:
                 value = each
             elif name in (FORWARDED, SHADOW):
                 return None
-        active.counts["seen"] += 1
+        route.counts["seen"] += 1
         if value is not None:
-            taken = active.sticky.take(value)
+            taken = route.sticky.take(value)
         else:
-            blocks = active.blocks.get(model) or active.blocks.setdefault(model, Blocks(active.setting.share))
+            blocks = route.blocks.get(model) or route.blocks.setdefault(model, Blocks(route.setting.share))
             taken = blocks.take()
-        return active if taken else None
+        return route if taken else None
 
     async def relay(
         self, metrics: Metrics, scope: Scope, receive: Receive, send: Send, extra: Sequence[Header]
@@ -111,8 +111,8 @@ class Forwarder:
         CancelledError if the server is to end.
         """
         headers: list[Header] = scope["headers"]
-        active = self.choose(metrics.model, headers)
-        if active is None:
+        route = self.choose(metrics.model, headers)
+        if route is None:
             return receive
         # Without its Content-Encoding: the body is handed on as it came.
         length = {name: value for name, value in headers if name == b"content-length"}
@@ -120,36 +120,36 @@ class Forwarder:
         start = time.perf_counter()
         seconds = max(0.0, self._timeout - (start - scope.get(STARTED, start))) + GRACE
         try:
-            head = head_of(scope, active.target, [(FORWARDED, b"1"), *between(headers)], len(body))
-            response = await active.target.exchange((head, body), seconds)
+            head = head_of(scope, route.target, [(FORWARDED, b"1"), *between(headers)], len(body))
+            response = await route.target.exchange((head, body), seconds)
         except NoAnswer as failure:
-            return _fall_back(active, metrics, failure.reason, body, receive)
+            return _fall_back(route, metrics, failure.reason, body, receive)
         except TimeoutError:
-            _count(active, metrics, "timeout")
+            _count(route, metrics, "timeout")
             await answer_error(send, TimedOut(f"no answer within {self._timeout:g} s"), extra)
             return None
         except asyncio.CancelledError:
             if GONE not in scope:
                 raise
             # The target learns it from its connection, and counts it.
-            _count(active, metrics, "forwarded")
+            _count(route, metrics, "forwarded")
             return None
         if response.status in (429, 503):
-            return _fall_back(active, metrics, "refused", body, receive)
-        _count(active, metrics, "forwarded")
+            return _fall_back(route, metrics, "refused", body, receive)
+        _count(route, metrics, "forwarded")
         metrics.forward_seconds.observe(time.perf_counter() - start)
         await _hand_back(send, response, extra)
         return None
 
 
-def _count(active: _Active, metrics: Metrics, result: str) -> None:
-    active.counts[result] += 1
+def _count(route: Route, metrics: Metrics, result: str) -> None:
+    route.counts[result] += 1
     metrics.forwarded[result] += 1
 
 
-def _fall_back(active: _Active, metrics: Metrics, reason: str, body: bytes, receive: Receive) -> Receive:
-    _count(active, metrics, "fallback")
-    active.counts[reason] += 1
+def _fall_back(route: Route, metrics: Metrics, reason: str, body: bytes, receive: Receive) -> Receive:
+    _count(route, metrics, "fallback")
+    route.counts[reason] += 1
     return _again(body, receive)
 
 
