@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import re
 import time
 
@@ -11,10 +10,10 @@ import orjson
 
 from penstock_runtime import __version__
 from penstock_runtime.engine.session import PLATFORM
-from penstock_runtime.log import event, origin
 from penstock_runtime.protocol.binary_data import read_header_length
-from penstock_runtime.protocol.errors import Overloaded, ProtocolError, Unavailable
+from penstock_runtime.protocol.errors import ProtocolError, Unavailable
 from penstock_runtime.server.compression import MIN_COMPRESSED, choose_coding, compressed
+from penstock_runtime.server.counting import Counted
 from penstock_runtime.server.forward.message import SHADOW
 from penstock_runtime.server.forward.relay import Forwarder
 from penstock_runtime.server.http import (
@@ -38,9 +37,6 @@ from penstock_runtime.server.repository.repository import Repository
 from penstock_runtime.server.serving import LENGTH_HEADER, Answer, Serving
 from penstock_runtime.server.shadow.shadower import Copy, Shadower
 
-logger = logging.getLogger(__name__)
-
-_OUTCOMES = {429: "rejected", 503: "rejected", 504: "timeout"}
 _EXTENSIONS = ("binary_tensor_data", "model_configuration", "statistics")
 _SERVER = orjson.dumps({"name": "penstock-runtime", "version": __version__, "extensions": _EXTENSIONS})
 # Of the largest element, FP64 or INT64.
@@ -97,67 +93,46 @@ class DataApp:
         return (CLOSE,) if self._repository.draining else ()
 
     async def _infer(self, model: Model, version: str | None, scope: Scope, receive: Receive, send: Send) -> None:
-        start = scope.get(STARTED) or time.perf_counter()
-        outcome: str | None = "server_error"
+        given: dict[bytes, bytes] = dict(scope["headers"])
+        request = Counted(self._repository, model, scope.get(STARTED) or time.perf_counter(), shadow=SHADOW in given)
         headers = self._headers()
         scope[TASK] = asyncio.current_task()
-        given: dict[bytes, bytes] = dict(scope["headers"])
-        serving: Serving | None = None
-        self._repository.in_flight += 1
         try:
             require_method(scope, "POST")
             # A version by name that is not the current one is meant: the target may not have it.
             if self._forwarder is not None and self._forwarder.active and model.find(version) is model.current:
                 here = await self._forwarder.relay(model.metrics, scope, receive, send, headers)
                 if here is None:
-                    # Whoever answered has counted it: this revision is not judged by what another one says.
-                    outcome = None
+                    request.outcome = None
                     return
                 receive = here
-            serving = model.find(version)
-            serving.in_flight += 1
             copy = None if self._shadower is None else self._shadower.prepare(model.metrics, scope, given)
-            body, extra, kind = await self._answer_inference(serving, given, receive, copy)
+            body, extra, kind = await self._answer_inference(request.admit(version), given, receive, copy)
             await answer(send, 200, body, (*extra, *headers), kind)
-            outcome = "ok"
+            request.outcome = "ok"
             if copy is not None and self._shadower is not None:
                 self._shadower.offer(copy)
         except Disconnected:
-            outcome = "client_error"
+            request.outcome = "client_error"
         except asyncio.CancelledError:
             if GONE in scope:
-                outcome = "client_error"
+                request.outcome = "client_error"
                 return
             # The time to finish is over: better an answer that says so than a connection that breaks.
-            outcome = "rejected"
+            request.outcome = "rejected"
             await answer_error(send, Unavailable("the server is shutting down"), headers)
-        except ProtocolError as error:
-            outcome = _OUTCOMES.get(error.status, "client_error" if error.status < 500 else "server_error")
-            await answer_error(send, error, (*_revision(model), *headers))
         except Exception as error:  # noqa: BLE001 - the protocol wants an answer whatever happens
-            event(logger, "unexpected failure", level=logging.ERROR, error=type(error).__name__,
-                  where=origin(error))  # fmt: skip
-            await answer_error(send, ProtocolError("internal error", status=500), headers)
+            await answer_error(send, request.explain(error), (*revision_of(model), *headers))
         finally:
-            self._repository.in_flight -= 1
-            if serving is not None:
-                serving.in_flight -= 1
-            if outcome is not None and SHADOW in given:
-                model.metrics.shadow_requests[outcome] += 1
-            elif outcome is not None:
-                _count(model, serving, outcome, time.perf_counter() - start)
+            request.end()
 
     async def _answer_inference(
         self, serving: Serving, headers: dict[bytes, bytes], receive: Receive, copy: Copy | None
     ) -> Answer:
-        if serving.in_flight > serving.executor.capacity:
-            raise Overloaded
         length: int | None = None
         lead = 0
         if (value := headers.get(LENGTH_HEADER)) is not None:
-            length = read_header_length(value)
-            # Spaces before the JSON, so that the first tensor behind it is aligned and need not be copied.
-            lead = -length % _ALIGNMENT
+            length, lead = read_binary_header(value)
             length += lead
         body = await read_body(headers, receive, self._max_body_bytes, lead)
         outputs = None
@@ -165,7 +140,7 @@ class DataApp:
             copy.body, copy.header_length, outputs = body, length, copy.outputs
         result = await serving.infer(body, length, shadow=SHADOW in headers, outputs=outputs)
         if len(result[0]) >= MIN_COMPRESSED and (accepted := headers.get(b"accept-encoding")):
-            return await _compress(result, accepted)
+            return await compress_answer(result, accepted)
         return result
 
     def _look_up(self, scope: Scope, path: str) -> tuple[int, bytes]:
@@ -209,15 +184,17 @@ class DataApp:
         return _readiness({"name": model.name, "ready": why is None}, why)
 
 
-def _count(model: Model, serving: Serving | None, outcome: str, seconds: float) -> None:
-    model.metrics.requests[outcome] += 1
-    if outcome == "ok":
-        model.metrics.request_seconds.observe(seconds)
-    if serving is not None:
-        (serving.statistics.succeeded if outcome == "ok" else serving.statistics.failed)(seconds)
+def read_binary_header(value: bytes) -> tuple[int, int]:
+    """Return the length of the JSON part, and how many spaces to put before it; raises InvalidRequest.
+
+    With them the first tensor behind it is aligned, and need not be copied.
+    """
+    length = read_header_length(value)
+    return length, -length % _ALIGNMENT
 
 
-async def _compress(result: Answer, accepted: bytes) -> Answer:
+async def compress_answer(result: Answer, accepted: bytes) -> Answer:
+    """Return `result` in a coding that the client accepts, if it does any that we know."""
     coding = choose_coding(accepted)
     if coding is None:
         return result
@@ -226,7 +203,8 @@ async def _compress(result: Answer, accepted: bytes) -> Answer:
     return await compressed(body, coding), (*headers, *extra), kind
 
 
-def _revision(model: Model) -> tuple[Header, ...]:
+def revision_of(model: Model) -> tuple[Header, ...]:
+    """Return the header that tells the revision, once the model is loaded."""
     return () if model.current is None else (model.current.revision_header,)
 
 

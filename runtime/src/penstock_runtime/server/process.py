@@ -4,24 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
+import signal
+import socket
 import time
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
 
 from penstock_runtime.log import event
 from penstock_runtime.server.admin_app import AdminApp
 from penstock_runtime.server.app import DataApp
 from penstock_runtime.server.config_dir import ConfigDir
+from penstock_runtime.server.direct import Direct
 from penstock_runtime.server.feedback.keys import Keys
-from penstock_runtime.server.forward.relay import Forwarder
-from penstock_runtime.server.forward.setting import parse_forwarding
 from penstock_runtime.server.listener import Listener
 from penstock_runtime.server.metrics_app import MetricsApp
 from penstock_runtime.server.repository.repository import Repository
-from penstock_runtime.server.settings import Settings, SettingsError
-from penstock_runtime.server.shadow.setting import Shadowing, parse_shadowing
-from penstock_runtime.server.shadow.shadower import Shadower
-from penstock_runtime.server.told import Told
+from penstock_runtime.server.settings import Settings
+from penstock_runtime.server.sockets import bind
+from penstock_runtime.server.traffic import Traffic
+from penstock_runtime.server.workers.link import Link
 
 logger = logging.getLogger(__name__)
 
@@ -36,24 +37,23 @@ class Process:
         self._settings = settings
         self._on_ready = on_ready
         self._config = ConfigDir(settings.config_dir, settings.feedback)
-        self._keys = Keys(settings.feedback_key_dir)
+        self._link = None if settings.worker is None else Link(settings.worker.link)
+        self._keys = Keys(settings.feedback_key_dir, None if self._link is None else self._link.key)
         self._repository = Repository(settings, self._keys, self._config.feedback, self._config.cohort)
-        limits = settings.serving
-        self._forwarder = Forwarder(limits.max_body_bytes, limits.timeout)
-        self._shadower = Shadower(limits.max_body_bytes, limits.timeout)
-        self._told: dict[str, Told[Any]] = {
-            "forward": Told("forward", parse_forwarding, self._forwarder.apply, self._forwarder.counts),
-            "shadow": Told("shadow", self._parse_shadowing, self._shadower.apply, self._shadower.counts),
-        }
+        self._traffic = Traffic(self._repository, settings.serving)
         self._listeners: list[Listener] = []
-        data = DataApp(self._repository, limits.max_body_bytes, self._forwarder, self._shadower)
         try:
-            for app, port in (
-                (data, settings.http_port),
-                (AdminApp(self._repository, settings.model_control, self._told), settings.admin_port),
-                (MetricsApp(self._repository), settings.metrics_port),
+            limit = settings.serving.max_body_bytes
+            ports = settings.worker or (settings.http_port, settings.admin_port, settings.metrics_port)
+            traffic = self._traffic
+            direct = Direct(self._repository, limit, (traffic.forwarder, traffic.shadower))
+            for app, port, short in (
+                (DataApp(self._repository, limit, traffic.forwarder, traffic.shadower), ports[0], direct),
+                (AdminApp(self._repository, settings.model_control, traffic.told), ports[1], None),
+                (MetricsApp(self._repository), ports[2], None),
             ):
-                self._listeners.append(Listener(app, settings.host, port))
+                bound = socket.socket(fileno=port) if settings.worker else bind(settings.host, port)
+                self._listeners.append(Listener(app, bound, short))
         except BaseException:
             self._close()
             raise
@@ -64,7 +64,7 @@ class Process:
         Returns False if threads may still be loading or running a model: then the process cannot end by
         itself.
         """
-        self._look_at_told()
+        self._traffic.look(self._config)
         for listener in self._listeners:
             await listener.start()
         data, admin, metrics = (listener.port for listener in self._listeners)
@@ -87,14 +87,18 @@ class Process:
     async def _load(self) -> None:
         start = time.perf_counter()
         await self._repository.load_all()
-        try:
-            self._check_shadowing(self._shadower.setting)
-        except SettingsError as error:
-            # It could not be said while the models' outputs were not known.
-            event(logger, "a tolerance is for no output of the model", level=logging.ERROR, error=str(error))
+        self._traffic.check()
         self._on_ready()
+        if self._link is not None:
+            await self._link.wait_for_all()
+            self._end_with_supervisor = asyncio.create_task(self._follow(self._link))
+            self._repository.waits_for_others = False
         event(logger, "ready", models=list(self._repository.models), revision=self._settings.revision,
               load_seconds=round(time.perf_counter() - start, 3))  # fmt: skip
+
+    async def _follow(self, link: Link) -> None:
+        await link.wait_for_end()
+        os.kill(os.getpid(), signal.SIGTERM)
 
     async def _watch(self) -> None:
         while True:
@@ -102,26 +106,12 @@ class Process:
             self._keys.refresh()
             cohort, feedback = self._config.cohort, self._config.feedback
             self._config.refresh()
-            self._look_at_told()
+            self._traffic.look(self._config)
             if self._config.cohort != cohort:
                 self._repository.set_cohort(self._config.cohort, int(time.time()))
                 event(logger, "cohort changed", cohort=self._config.cohort)
             if self._config.feedback != feedback:
                 self._repository.set_feedback(self._config.feedback)
-
-    def _look_at_told(self) -> None:
-        for name, told in self._told.items():
-            told.look(self._config.document(f"{name}.json"))
-
-    def _parse_shadowing(self, spec: Mapping[str, Any]) -> Shadowing | None:
-        return self._check_shadowing(parse_shadowing(spec))
-
-    def _check_shadowing(self, setting: Shadowing | None) -> Shadowing | None:
-        """Return `setting`; raises SettingsError if it has a tolerance for an output that no loaded model has."""
-        servings = list(self._repository.servings)
-        if setting is not None and servings:
-            setting.check_outputs({output.name: None for each in servings for output in each.schema.outputs})
-        return setting
 
     async def _drain(self) -> bool:
         """Go out of service step by step; return whether every request was finished."""
@@ -140,6 +130,7 @@ class Process:
     def _close(self) -> None:
         for listener in self._listeners:
             listener.close()
-        self._forwarder.close()
-        self._shadower.close()
+        self._traffic.close()
         self._repository.close()
+        if self._link is not None:
+            self._link.close()

@@ -78,6 +78,11 @@ class Shadower:
         self._workers: set[asyncio.Task[None]] = set()
 
     @property
+    def active(self) -> bool:
+        """Whether there is a setting, so that answered requests must be offered."""
+        return self._active is not None
+
+    @property
     def setting(self) -> Shadowing | None:
         """What is in force."""
         return None if self._active is None else self._active.setting
