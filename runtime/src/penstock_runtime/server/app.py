@@ -14,7 +14,7 @@ from penstock_runtime.protocol.binary_data import read_header_length
 from penstock_runtime.protocol.errors import ProtocolError, Unavailable
 from penstock_runtime.server.compression import MIN_COMPRESSED, choose_coding, compressed
 from penstock_runtime.server.counting import Counted
-from penstock_runtime.server.forward.message import SHADOW
+from penstock_runtime.server.forward.message import SHADOW, url_of
 from penstock_runtime.server.forward.relay import Forwarder
 from penstock_runtime.server.http import (
     CLOSE,
@@ -95,23 +95,23 @@ class DataApp:
     async def _infer(self, model: Model, version: str | None, scope: Scope, receive: Receive, send: Send) -> None:
         given: dict[bytes, bytes] = dict(scope["headers"])
         request = Counted(self._repository, model, scope.get(STARTED) or time.perf_counter(), shadow=SHADOW in given)
+        copy: Copy | None = None
         headers = self._headers()
         scope[TASK] = asyncio.current_task()
         try:
             require_method(scope, "POST")
             # A version by name that is not the current one is meant: the target may not have it.
-            if self._forwarder is not None and self._forwarder.active and model.find(version) is model.current:
+            if self._forwarder is not None and model.find(version) is model.current:
                 here = await self._forwarder.relay(model.metrics, scope, receive, send, headers)
                 if here is None:
                     request.outcome = None
                     return
                 receive = here
-            copy = None if self._shadower is None else self._shadower.prepare(model.metrics, scope, given)
+            if self._shadower is not None and self._shadower.active and not request.shadow:
+                copy = Copy(model.metrics, url_of(scope), scope["headers"])
             body, extra, kind = await self._answer_inference(request.admit(version), given, receive, copy)
             await answer(send, 200, body, (*extra, *headers), kind)
             request.outcome = "ok"
-            if copy is not None and self._shadower is not None:
-                self._shadower.offer(copy)
         except Disconnected:
             request.outcome = "client_error"
         except asyncio.CancelledError:
@@ -125,6 +125,8 @@ class DataApp:
             await answer_error(send, request.explain(error), (*revision_of(model), *headers))
         finally:
             request.end()
+        if copy is not None and self._shadower is not None and request.outcome == "ok":
+            self._shadower.offer(copy)
 
     async def _answer_inference(
         self, serving: Serving, headers: dict[bytes, bytes], receive: Receive, copy: Copy | None

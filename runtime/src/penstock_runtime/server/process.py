@@ -46,7 +46,7 @@ class Process:
             limit = settings.serving.max_body_bytes
             ports = settings.worker or (settings.http_port, settings.admin_port, settings.metrics_port)
             traffic = self._traffic
-            direct = Direct(self._repository, limit, (traffic.forwarder, traffic.shadower))
+            direct = Direct(self._repository, limit, traffic.forwarder, traffic.shadower)
             for app, port, short in (
                 (DataApp(self._repository, limit, traffic.forwarder, traffic.shadower), ports[0], direct),
                 (AdminApp(self._repository, settings.model_control, traffic.told), ports[1], None),

@@ -21,7 +21,7 @@ _OWN = frozenset({
     b"connection", b"keep-alive", b"proxy-connection", b"proxy-authenticate", b"proxy-authorization", b"te",
     b"trailer", b"transfer-encoding", b"upgrade", b"content-length", b"host", b"expect",
 })  # fmt: skip
-_VERSION = re.compile(rb"/versions/[^/]+(?=/infer$)")
+_VERSION = re.compile(rb"/versions/[^/?]+(?=/infer(?:\?|$))")
 
 
 def between(headers: Sequence[Header]) -> list[Header]:
@@ -33,16 +33,20 @@ def between(headers: Sequence[Header]) -> list[Header]:
     return [header for header in headers if header[0] not in own]
 
 
-def head_of(scope: Scope, target: Target, headers: Sequence[Header], length: int) -> bytes:
-    """Return the head of the request in `scope` for `target`, with `headers` and a body of `length` bytes.
+def url_of(scope: Scope) -> bytes:
+    """Return path and query as they came."""
+    query: bytes = scope["query_string"]
+    path: bytes = scope["raw_path"]
+    return path + b"?" + query if query else path
+
+
+def head_of(url: bytes, target: Target, headers: Sequence[Header], length: int) -> bytes:
+    """Return the head of a POST to the infer path `url` of `target`, with `headers` and a body of `length` bytes.
 
     A version in the path is left out: it numbers what lies in one revision, and the target has its own.
     """
-    path = _VERSION.sub(b"", scope["raw_path"])
-    if query := scope["query_string"]:
-        path += b"?" + query
-    start = (scope["method"].encode(), path, target.authority, length)
-    lines = [b"%b %b HTTP/1.1\r\nhost: %b\r\ncontent-length: %d\r\n" % start]
+    start = (_VERSION.sub(b"", url, count=1), target.authority, length)
+    lines = [b"POST %b HTTP/1.1\r\nhost: %b\r\ncontent-length: %d\r\n" % start]
     lines += [b"%b: %b\r\n" % header for header in headers]
     lines.append(b"\r\n")
     return b"".join(lines)

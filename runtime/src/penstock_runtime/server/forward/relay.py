@@ -10,11 +10,22 @@ from typing import Any, NamedTuple
 
 from penstock_runtime.protocol.errors import TimedOut
 from penstock_runtime.server.forward.http_client import Response
-from penstock_runtime.server.forward.message import FORWARDED, GRACE, MIN_RESPONSE, SHADOW, between, head_of
+from penstock_runtime.server.forward.message import FORWARDED, GRACE, MIN_RESPONSE, SHADOW, between, head_of, url_of
 from penstock_runtime.server.forward.setting import Forwarding
 from penstock_runtime.server.forward.share import Blocks, Sticky
 from penstock_runtime.server.forward.target import NoAnswer, Target
-from penstock_runtime.server.http import GONE, STARTED, Header, Message, Receive, Scope, Send, answer_error, read_body
+from penstock_runtime.server.http import (
+    GONE,
+    ROUTE,
+    STARTED,
+    Header,
+    Message,
+    Receive,
+    Scope,
+    Send,
+    answer_error,
+    read_body,
+)
 from penstock_runtime.server.metrics import Metrics
 
 
@@ -41,11 +52,6 @@ class Forwarder:
         self._max_body_bytes = max_body_bytes
         self._timeout = timeout
         self._route: Route | None = None
-
-    @property
-    def active(self) -> bool:
-        """Whether there is a setting, so that requests must be asked about."""
-        return self._route is not None
 
     def apply(self, setting: Forwarding | None) -> None:
         """Put `setting` in force for all requests that begin from now on; None: forward nothing."""
@@ -111,7 +117,7 @@ class Forwarder:
         CancelledError if the server is to end.
         """
         headers: list[Header] = scope["headers"]
-        route = self.choose(metrics.model, headers)
+        route = scope[ROUTE] if ROUTE in scope else self.choose(metrics.model, headers)
         if route is None:
             return receive
         # Without its Content-Encoding: the body is handed on as it came.
@@ -120,7 +126,7 @@ class Forwarder:
         start = time.perf_counter()
         seconds = max(0.0, self._timeout - (start - scope.get(STARTED, start))) + GRACE
         try:
-            head = head_of(scope, route.target, [(FORWARDED, b"1"), *between(headers)], len(body))
+            head = head_of(url_of(scope), route.target, [(FORWARDED, b"1"), *between(headers)], len(body))
             response = await route.target.exchange((head, body), seconds)
         except NoAnswer as failure:
             return _fall_back(route, metrics, failure.reason, body, receive)

@@ -5,19 +5,22 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter, deque
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from penstock_runtime.engine.line import Ran
 from penstock_runtime.log import event, origin
 from penstock_runtime.protocol.binary_data import read_header_length
+from penstock_runtime.protocol.decode import InferRequest
 from penstock_runtime.protocol.errors import ProtocolError
 from penstock_runtime.server.forward.http_client import Response
 from penstock_runtime.server.forward.message import GRACE, MIN_RESPONSE, SHADOW, between, head_of
 from penstock_runtime.server.forward.share import Blocks
 from penstock_runtime.server.forward.target import NoAnswer, Target
-from penstock_runtime.server.http import Header, Scope
+from penstock_runtime.server.http import Header
 from penstock_runtime.server.metrics import SHADOW_RESULTS, Metrics
 from penstock_runtime.server.serving import LENGTH_HEADER
 from penstock_runtime.server.shadow.compare import differing, read_answer
@@ -39,13 +42,21 @@ _NOT_COPIED = frozenset({b"content-encoding", b"accept-encoding", LENGTH_HEADER}
 
 @dataclass(slots=True)
 class Copy:
-    """A request as it was run, and the outputs it was answered with. `metrics` are its model's."""
+    """A request as it was run, and the outputs it was answered with.
+
+    `metrics` are its model's, `url` is path and query as they came; the body is decompressed.
+    """
 
     metrics: Metrics
-    scope: Scope
+    url: bytes
+    headers: Sequence[Header]
     body: bytes = b""
     header_length: int | None = None
     outputs: dict[str, np.ndarray[Any, Any]] = field(default_factory=dict)
+
+    def keep(self, request: InferRequest, ran: Ran) -> None:
+        """Keep the outputs that the answer is made of."""
+        self.outputs.update(zip(request.outputs, ran.outputs, strict=False))
 
     @property
     def bytes_held(self) -> int:
@@ -124,10 +135,6 @@ class Shadower:
             self._active.target.abort()
             self._active = None
 
-    def prepare(self, metrics: Metrics, scope: Scope, headers: dict[bytes, bytes]) -> Copy | None:
-        """Return what the request and its answer's outputs are to be noted in; None if no copies are made."""
-        return None if self._active is None or SHADOW in headers else Copy(metrics, scope)
-
     def offer(self, copy: Copy) -> None:
         """Take an answered request that may be of the fraction; it is dropped where too many wait."""
         active = self._active
@@ -197,8 +204,8 @@ def _differing(copy: Copy, response: Response, setting: Shadowing) -> list[str]:
 
 
 def _head(copy: Copy, target: Target) -> bytes:
-    headers: list[Header] = [h for h in between(copy.scope["headers"]) if h[0] not in _NOT_COPIED]
+    headers: list[Header] = [h for h in between(copy.headers) if h[0] not in _NOT_COPIED]
     headers.append((SHADOW, b"1"))
     if copy.header_length is not None:
         headers.append((LENGTH_HEADER, b"%d" % copy.header_length))
-    return head_of(copy.scope, target, headers, len(copy.body))
+    return head_of(copy.url, target, headers, len(copy.body))
