@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import socket
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -444,8 +445,6 @@ def test_forwards_under_way_take_no_place_here(start_server: Start, targets: lis
 
 
 def test_a_client_that_leaves_is_told_to_the_target(start_server: Start, targets: list[Target]) -> None:
-    import socket
-
     target = start_target(targets, never)
     server = start_server("iris").ready()
     tell(server, to=target.url, share=1)
@@ -488,6 +487,32 @@ def test_a_forward_in_flight_is_finished_before_the_end(start_process: StartProc
     assert reply.headers["connection"] == "close"
     assert stable.wait_exit() == 0
     assert stable.log[-1]["finished"] is True
+
+
+@pytest.mark.parametrize("pieces", [1, 2, 3])
+def test_a_request_is_chosen_once_in_however_many_pieces_it_comes(
+    start_server: Start, targets: list[Target], pieces: int
+) -> None:
+    target = start_target(targets, answering(response(200, b"there")))
+    server = start_server("iris").ready()
+    tell(server, to=target.url, share=0.5)
+    body = json.dumps(iris_request(SETOSA)).encode()
+    head = f"POST /v2/models/m/infer HTTP/1.1\r\nhost: x\r\ncontent-length: {len(body)}\r\n\r\n".encode()
+    parts = {1: [head + body], 2: [head, body], 3: [head[:30], head[30:] + body[:10], body[10:]]}[pieces]
+    there = 0
+    with socket.create_connection(("127.0.0.1", server.http_port)) as raw:
+        raw.settimeout(20)
+        raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for _ in range(100):
+            for part in parts:
+                raw.sendall(part)
+                if part is not parts[-1]:
+                    # Whatever the server has of it is read and parsed once it answers another request.
+                    assert server.get("/v2/health/live").status == 200
+            there += raw.recv(65536).endswith(b"there")
+    assert there == 50
+    assert told(server)["counts"]["seen"] == 100
+    assert requests_by_outcome(server) == {**NONE, "ok": 50}
 
 
 def test_a_model_that_is_not_loaded_forwards_nothing(start_server: Start, targets: list[Target]) -> None:

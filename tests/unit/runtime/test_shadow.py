@@ -126,6 +126,23 @@ def test_requests_of_every_form_are_copied_whole(factors: Path, start_server: St
     assert (state(stable)["disagreements"], state(stable)["error_reasons"]) == (expected, {})
 
 
+@pytest.mark.parametrize("accepted", ["identity", "gzip"])
+def test_requests_that_have_to_wait_for_the_model_are_copied_too(start_server: Start, accepted: str) -> None:
+    stable, canary = start_pair(start_server, "slow", "slow")
+    shadow(stable, to=url(canary), fraction=1)
+    body = {"inputs": [tensor("n", "INT64", [1], [10])]}
+    assert stable.infer(body, **{"accept-encoding": accepted}).status == 200
+    wait_until(lambda: pairs(stable) == {"agree": 1, "disagree": 0, "error": 0})
+
+
+def test_an_answer_that_is_compressed_is_compared_all_the_same(start_server: Start) -> None:
+    stable, canary = start_pair(start_server, "iris", "iris")
+    shadow(stable, to=url(canary), fraction=1)
+    reply = stable.infer(iris_request(*[SETOSA] * 500), **{"accept-encoding": "gzip"})
+    assert reply.headers["content-encoding"] == "gzip"
+    wait_until(lambda: pairs(stable) == {"agree": 1, "disagree": 0, "error": 0})
+
+
 def test_the_exact_fraction_of_answered_requests_is_copied(start_server: Start, targets: list[Target]) -> None:
     target = start_target(targets, answering(response(200, b'{"outputs":[]}')))
     server = start_server("iris").ready()
