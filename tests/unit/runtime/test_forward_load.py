@@ -12,6 +12,8 @@ from tests.unit.runtime.load import Load, until
 from tests.unit.runtime.process import ServerProcess, call
 from tests.unit.runtime.scrape import requests_by_outcome
 from tests.unit.runtime.test_forward import forwarded, tell, told, url
+from tests.unit.runtime.test_workers import WORKERS
+from tests.unit.runtime.test_workers import start as start_workers
 
 
 @pytest.fixture
@@ -55,6 +57,23 @@ async def test_the_share_is_changed_and_taken_back_under_load_at_once(
     assert load.answers["canary"] == before
     await load.stop(running)
     assert load.failures == []
+
+
+async def test_each_of_several_workers_forwards_its_share(start_process: StartProcess) -> None:
+    canary = start_process("iris", PENSTOCK_REVISION="canary")
+    stable = start_workers(start_process, "iris")
+    canary.ready()
+    assert tell(stable, to=url(canary), share=0.25).status == 200
+    load = Load(stable.http_port)
+    await load.run(2000, clients=32)
+    assert load.failures == []
+    assert abs(load.answers["canary"] - 500) <= WORKERS * 26
+    assert forwarded(stable)["forwarded"] == requests_by_outcome(canary)["ok"] == load.answers["canary"]
+    assert requests_by_outcome(stable)["ok"] == load.answers.total() - load.answers["canary"]
+    assert call(stable.admin_port, "DELETE", "/v2/forward").status == 200
+    before = load.answers["canary"]
+    await load.run(200, clients=32)
+    assert load.answers["canary"] == before
 
 
 async def test_a_target_that_is_killed_under_load_costs_no_request_and_gets_its_share_again(
