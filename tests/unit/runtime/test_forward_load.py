@@ -8,10 +8,10 @@ import socket
 import pytest
 
 from tests.unit.runtime.conftest import StartProcess
+from tests.unit.runtime.forwarding import forwarded, tell, told, url
 from tests.unit.runtime.load import Load, until
 from tests.unit.runtime.process import ServerProcess, call
 from tests.unit.runtime.scrape import requests_by_outcome
-from tests.unit.runtime.test_forward import forwarded, tell, told, url
 from tests.unit.runtime.test_workers import WORKERS
 from tests.unit.runtime.test_workers import start as start_workers
 

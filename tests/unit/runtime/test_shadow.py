@@ -5,7 +5,6 @@ from __future__ import annotations
 import gzip
 import json
 import struct
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +13,11 @@ from onnx import TensorProto, helper
 
 from penstock_runtime.server.shadow import shadower
 from tests.unit.runtime.conftest import Start
+from tests.unit.runtime.forwarding import NONE, never, start_target, tell, url
 from tests.unit.runtime.model_files import write_graph
 from tests.unit.runtime.process import SETOSA, Reply, Server, call, iris_request, tensor
 from tests.unit.runtime.scrape import requests_by_outcome, sample
 from tests.unit.runtime.targets import Target, answering, response
-from tests.unit.runtime.test_forward import NONE, never, start_target, tell, url
 from tests.unit.runtime.test_overload import wait_until
 
 
@@ -37,14 +36,6 @@ def factors(models: Path) -> Path:
             [helper.make_tensor("factor", TensorProto.FLOAT, [1], [factor])],
         )  # fmt: skip
     return models
-
-
-@pytest.fixture
-def targets() -> Iterator[list[Target]]:
-    started: list[Target] = []
-    yield started
-    for target in started:
-        target.close()
 
 
 def shadow(server: Server, **setting: object) -> Reply:
