@@ -1,8 +1,10 @@
-"""The admin port: feedback, and the model repository. It is never in the public route."""
+"""The admin port: feedback, the model repository, and what is told. It is never in the public route."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import orjson
@@ -22,6 +24,7 @@ from penstock_runtime.server.http import (
 )
 from penstock_runtime.server.repository.repository import Repository
 from penstock_runtime.server.settings import SettingsError
+from penstock_runtime.server.told import Told
 
 # 10,000 items of an id of some 100 bytes and a label, with room to spare.
 MAX_FEEDBACK_BYTES = 16 * 2**20
@@ -33,12 +36,21 @@ _NO_CONTROL = "this server's models cannot be exchanged; it would have to be sta
 
 
 class AdminApp:
-    """POST /v2/models/{model}/feedback, /v2/repository/index, /v2/repository/models/{model}/load and /unload."""
+    """POST /v2/models/{model}/feedback, /v2/repository/index, /v2/repository/models/{model}/load and /unload.
 
-    def __init__(self, repository: Repository, model_control: bool) -> None:
-        """Take feedback for the models of `repository`, and with `model_control` commands on it."""
+    And GET, PUT and DELETE of what is told.
+    """
+
+    def __init__(
+        self, repository: Repository, model_control: bool, told: Mapping[str, Told[Any]] = MappingProxyType({})
+    ) -> None:
+        """Take feedback for the models of `repository`, and with `model_control` commands on it.
+
+        `told` are settings by name, each at /v2/{name}.
+        """
         self._repository = repository
         self._model_control = model_control
+        self._told = {f"/v2/{name}": each for name, each in told.items()}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -53,6 +65,8 @@ class AdminApp:
 
     async def _answer(self, scope: Scope, receive: Receive) -> Any:
         path = scope["path"]
+        if (told := self._told.get(path)) is not None:
+            return await told.answer(scope, receive)
         headers = dict(scope["headers"])
         if (match := _FEEDBACK_PATH.fullmatch(path)) is not None:
             model = self._repository.known(match[1])

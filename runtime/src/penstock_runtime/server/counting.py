@@ -18,17 +18,22 @@ _OUTCOMES = {429: "rejected", 503: "rejected", 504: "timeout"}
 
 
 class Counted:
-    """A request from its arrival to its end. Exactly one of the outcomes is counted, by `end`."""
+    """A request from its arrival to its end. Exactly one of the outcomes is counted, by `end`.
 
-    __slots__ = ("_repository", "model", "outcome", "serving", "start")
+    `outcome` None: another server has answered and counted it, and this revision is not judged by what another
+    one says.
+    """
 
-    def __init__(self, repository: Repository, model: Model, start: float) -> None:
-        """`start`: perf_counter() when it came."""
+    __slots__ = ("_repository", "model", "outcome", "serving", "shadow", "start")
+
+    def __init__(self, repository: Repository, model: Model, start: float, *, shadow: bool = False) -> None:
+        """`start`: perf_counter() when it came. `shadow`: it is a copy, counted apart from users' requests."""
         self._repository = repository
         self.model = model
         self.serving: Serving | None = None
         self.start = start
-        self.outcome = "server_error"
+        self.shadow = shadow
+        self.outcome: str | None = "server_error"
         repository.in_flight += 1
 
     def admit(self, version: str | None) -> Serving:
@@ -53,11 +58,17 @@ class Counted:
         seconds = time.perf_counter() - self.start
         serving, metrics = self.serving, self.model.metrics
         self._repository.in_flight -= 1
+        if serving is not None:
+            serving.in_flight -= 1
+        if self.outcome is None:
+            return
+        if self.shadow:
+            metrics.shadow_requests[self.outcome] += 1
+            return
         metrics.requests[self.outcome] += 1
         if self.outcome == "ok":
             metrics.request_seconds.observe(seconds)
             if (seen := OBSERVED.get()) is not None and seen.sampled:
                 metrics.request_seconds.exemplify(seconds, seen.trace_id, time.time())
         if serving is not None:
-            serving.in_flight -= 1
             serving.statistics.ended(seconds, self.outcome == "ok")

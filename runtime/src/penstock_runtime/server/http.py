@@ -22,6 +22,8 @@ STARTED = "penstock.started"
 # Keys in an ASGI scope: the task to cancel if the client goes away before it is answered, and that it has gone.
 TASK = "penstock.task"
 GONE = "penstock.gone"
+# Key in an ASGI scope: where the request is to be forwarded to, or None, if that has been decided.
+ROUTE = "penstock.route"
 # Seconds for a client to send its whole body.
 BODY_SECONDS = 60.0
 JSON_TYPE: Header = (b"content-type", b"application/json")

@@ -12,6 +12,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 
 OUTCOMES = ("ok", "client_error", "server_error", "rejected", "timeout")
+FORWARD_RESULTS = ("forwarded", "fallback", "timeout")
+SHADOW_RESULTS = ("agree", "disagree", "error")
 DURATION_BOUNDS = tuple(round(0.001 * 1.1**k, 9) for k in range(97))
 STAGE_BOUNDS = tuple(round(0.00001 * 2.0**k, 9) for k in range(21))
 BATCH_BOUNDS = tuple(2.0**k for k in range(13))
@@ -79,6 +81,11 @@ class Metrics:
         self.revision = revision
         self._labels = f'model="{escape(model)}",revision="{escape(revision)}"'
         self.requests = dict.fromkeys(OUTCOMES, 0)
+        self.forwarded = dict.fromkeys(FORWARD_RESULTS, 0)
+        self.forward_seconds = Histogram(STAGE_BOUNDS)
+        self.shadow_pairs = dict.fromkeys(SHADOW_RESULTS, 0)
+        self.shadow_dropped = 0
+        self.shadow_requests = dict.fromkeys(OUTCOMES, 0)
         self.request_seconds = Histogram(DURATION_BOUNDS)
         self.inference_seconds = Histogram(STAGE_BOUNDS)
         self.queue_seconds = Histogram(STAGE_BOUNDS)
@@ -109,13 +116,22 @@ class Metrics:
     def lines(self) -> Iterator[str]:
         """Yield the exposition lines of all series."""
         labels = self._labels
-        yield from family("penstock_requests_total", "counter", "Inference requests by outcome")
-        for outcome, count in self.requests.items():
-            yield f'penstock_requests_total{{{labels},outcome="{outcome}"}} {count}'
+        for name, label, text, counts in (
+            ("requests", "outcome", "Inference requests by outcome", self.requests),
+            ("forwarded", "result", "Requests of the share that is forwarded", self.forwarded),
+            ("shadow_pairs", "result", "Answers compared with a shadow's", self.shadow_pairs),
+            ("shadow_requests", "outcome", "Copies of other servers' requests, by outcome", self.shadow_requests),
+        ):
+            yield from family(f"penstock_{name}_total", "counter", text)
+            for value, count in counts.items():
+                yield f'penstock_{name}_total{{{labels},{label}="{value}"}} {count}'
+        yield from family("penstock_shadow_dropped_total", "counter", "Copies not sent, as too many waited")
+        yield f"penstock_shadow_dropped_total{{{labels}}} {self.shadow_dropped}"
         for name, text, histogram in (
             ("request_duration_seconds", "Whole request, successful ones only", self.request_seconds),
             ("inference_duration_seconds", "Time in the model", self.inference_seconds),
             ("queue_duration_seconds", "Time waiting for the model", self.queue_seconds),
+            ("forward_duration_seconds", "Time until the target's answer was there", self.forward_seconds),
             ("batch_size", "Rows in one run of the model", self.batch_size),
             ("prediction_value", "Predicted numbers", self.prediction_values),
         ):
@@ -124,9 +140,6 @@ class Metrics:
         yield from family("penstock_prediction_total", "counter", "Predicted classes")
         for item, count in self.classes.items():
             yield f'penstock_prediction_total{{{labels},class="{escape(item)}"}} {count}'
-        yield from family("penstock_shadow_pairs_total", "counter", "Answers compared with a shadow's")
-        for result in ("agree", "disagree", "error"):
-            yield f'penstock_shadow_pairs_total{{{labels},result="{result}"}} 0'
         yield from family("penstock_model_loaded", "gauge", "1 once the model is loaded and warm")
         yield f"penstock_model_loaded{{{labels}}} {self.model_loaded}"
         yield from family("penstock_model_loads_total", "counter", "Loads of the model by result")

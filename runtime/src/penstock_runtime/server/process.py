@@ -26,6 +26,7 @@ from penstock_runtime.server.repository.repository import Repository
 from penstock_runtime.server.security.security import Security
 from penstock_runtime.server.settings import Settings
 from penstock_runtime.server.sockets import bind
+from penstock_runtime.server.traffic import Traffic
 from penstock_runtime.server.workers.link import Link
 
 logger = logging.getLogger(__name__)
@@ -46,12 +47,19 @@ class Process:
         self._repository = Repository(settings, self._keys, self._config.feedback, self._config.cohort)
         self._security = security = Security(settings.security)
         self._observing = Observing(settings.observing, settings.revision)
+        self._traffic = traffic = Traffic(self._repository, settings.serving)
         self._listeners: list[Listener] = []
         limit = settings.serving.max_body_bytes
-        data = self._observing.observe(security.guard_data(DataApp(self._repository, limit)))
+        data = self._observing.observe(
+            security.guard_data(DataApp(self._repository, limit, traffic.forwarder, traffic.shadower))
+        )
         # What is observed goes by ASGI.
-        direct = None if self._observing.active else Direct(self._repository, limit, allows=security.allows)
-        admin = PageApp(self._repository, settings.revision, AdminApp(self._repository, settings.model_control))
+        direct = None
+        if not self._observing.active:
+            direct = Direct(self._repository, limit, traffic.forwarder, traffic.shadower, security.allows)
+        admin = PageApp(
+            self._repository, settings.revision, AdminApp(self._repository, settings.model_control, traffic.told)
+        )
         guarded = security.guard_admin(admin, page.PATHS)
         try:
             ports = settings.worker or (settings.http_port, settings.admin_port, settings.metrics_port)
@@ -85,6 +93,7 @@ class Process:
         Returns False if threads may still be loading or running a model: then the process cannot end by
         itself.
         """
+        self._traffic.look(self._config)
         for listener in self._listeners:
             await listener.start()
         data, admin, metrics = (listener.port for listener in self._listeners)
@@ -107,6 +116,7 @@ class Process:
     async def _load(self) -> None:
         start = time.perf_counter()
         await self._repository.load_all()
+        self._traffic.check()
         self._on_ready()
         if self._link is not None:
             await self._link.wait_for_all()
@@ -126,6 +136,7 @@ class Process:
             self._security.refresh()
             cohort, feedback = self._config.cohort, self._config.feedback
             self._config.refresh()
+            self._traffic.look(self._config)
             if self._config.cohort != cohort:
                 self._repository.set_cohort(self._config.cohort, int(time.time()))
                 event(logger, "cohort changed", cohort=self._config.cohort)
@@ -149,6 +160,7 @@ class Process:
     def _close(self) -> None:
         for listener in self._listeners:
             listener.close()
+        self._traffic.close()
         self._repository.close()
         self._observing.close()
         if self._link is not None:

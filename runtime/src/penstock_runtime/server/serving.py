@@ -60,19 +60,34 @@ class Serving:
         self.metrics.batch_size.observe(rows)
         self.statistics.ran(rows, seconds)
 
-    async def infer(self, body: bytes, header_length: int | None = None) -> Answer:
-        """Return the answer to a request whose first `header_length` bytes are JSON; raises ProtocolError."""
+    async def infer(
+        self,
+        body: bytes,
+        header_length: int | None = None,
+        *,
+        shadow: bool = False,
+        outputs: dict[str, Tensor] | None = None,
+    ) -> Answer:
+        """Return the answer to a request whose first `header_length` bytes are JSON; raises ProtocolError.
+
+        `shadow`: it is a copy of another server's request, which is not counted as one of ours, and whose
+        answer is for comparing: all in binary form. `outputs` is filled with what the answer was made of.
+        """
         begun = time.perf_counter()
         request = self._decoder.decode(body, header_length)
         decoding = time.perf_counter() - begun
         seen = OBSERVED.get()
         if seen is not None:
             seen.request_id = request.id
+        if shadow:
+            request = request._replace(binary=frozenset(request.outputs))
         fetched = self.fetched(request)
         ran = await self.executor.run(fetched, request.inputs, self.timeout)
         if seen is not None:
             seen.asked, seen.ran = begun + decoding, ran
-        return self.finish(request, fetched, ran, decoding)
+        if outputs is not None:
+            outputs.update(zip(request.outputs, ran.outputs, strict=False))
+        return self._encode(request, fetched, ran)[0] if shadow else self.finish(request, fetched, ran, decoding)
 
     def decode(self, body: bytes, header_length: int | None) -> InferRequest:
         """Return the request whose first `header_length` bytes are JSON (None: all); raises ProtocolError."""

@@ -118,7 +118,8 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--admin-port", type=int, default=9091, help="feedback")
     parser.add_argument("--metrics-port", type=int, default=9090, help="GET /metrics")
     parser.add_argument("--config-dir", type=Path, default=Path("/etc/penstock/revision"),
-                        help="folder whose file 'cohort' names the rollout in flight")  # fmt: skip
+                        help="folder with the files 'cohort' (the rollout in flight), 'feedback', 'forward.json', "
+                             "'shadow.json'; read anew each second")  # fmt: skip
     parser.add_argument("--feedback-key-dir", type=Path, default=Path("/etc/penstock/feedback-key"),
                         help="folder with the files 'current' and 'previous': ids' keys")  # fmt: skip
     parser.add_argument("--drain-seconds", type=float, default=5.0,
