@@ -103,6 +103,11 @@ async def _cancel(tasks: list[asyncio.Task[None]]) -> None:
         await asyncio.wait(tasks, timeout=1.0)
 
 
+def probe(host: str | None, port: int) -> None:
+    """Raise ListenError if the address cannot be listened on, by whoever means to do that without telling why."""
+    _bind(host, port).close()
+
+
 def _bind(host: str | None, port: int) -> socket.socket:
     if host is None:
         try:

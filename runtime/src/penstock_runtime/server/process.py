@@ -7,6 +7,7 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import orjson
 
@@ -32,13 +33,16 @@ from penstock_runtime.server.serving import Serving
 from penstock_runtime.server.settings import Settings, SettingsError
 from penstock_runtime.server.side_apps import AdminApp, MetricsApp
 
+if TYPE_CHECKING:
+    from penstock_runtime.server.grpc.listener import GrpcListener
+
 logger = logging.getLogger(__name__)
 
 WATCH_SECONDS = 1.0
 
 
 class Process:
-    """One model, its three ports, and their life."""
+    """One model, its ports, and their life."""
 
     def __init__(self, settings: Settings, on_ready: Callable[[], None] = lambda: None) -> None:
         """Bind the ports; raises ListenError. `on_ready` is called once the model is loaded and warm."""
@@ -57,6 +61,7 @@ class Process:
         app = DataApp(self._state, self._metrics, settings.serving.max_body_bytes)
         metrics_app = MetricsApp(self._metrics, self._tally)
         self._listeners: list[Listener] = []
+        self._grpc: GrpcListener | None = None
         try:
             for each, port in (
                 (app, settings.http_port),
@@ -64,6 +69,7 @@ class Process:
                 (metrics_app, settings.metrics_port),
             ):
                 self._listeners.append(Listener(each, settings.host, port))
+            self._grpc = self._listen_grpc()
         except BaseException:
             self._close()
             raise
@@ -77,7 +83,10 @@ class Process:
         for listener in self._listeners:
             await listener.start()
         data, admin, metrics = (listener.port for listener in self._listeners)
-        event(logger, "listening", http_port=data, admin_port=admin, metrics_port=metrics)
+        if self._grpc is not None:
+            self._grpc.start()
+        event(logger, "listening", http_port=data, grpc_port=self._grpc and self._grpc.port, admin_port=admin,
+              metrics_port=metrics)  # fmt: skip
         watching = asyncio.create_task(self._watch())
         loading = asyncio.create_task(self._load())
         stopping = asyncio.create_task(stop.wait())
@@ -92,6 +101,21 @@ class Process:
             for task in (watching, loading, stopping):
                 task.cancel()
             self._close()
+
+    def _listen_grpc(self) -> GrpcListener | None:
+        settings = self._settings
+        if settings.grpc_port is None:
+            return None
+        # Its libraries take time and memory, which those who switch it off need not pay.
+        from penstock_runtime.server.grpc.listener import GrpcListener
+        from penstock_runtime.server.grpc.models import Models
+
+        models = Models(self._state, self._metrics, settings.serving.max_queue)
+        return GrpcListener(models, settings.host, settings.grpc_port, settings.serving.max_body_bytes)
+
+    def _health_changed(self) -> None:
+        if self._grpc is not None:
+            self._grpc.changed()
 
     async def _load(self) -> None:
         settings = self._settings
@@ -117,6 +141,7 @@ class Process:
         self._state.serving = serving
         self._metrics.model_loaded = 1
         self._metrics.load_seconds = time.perf_counter() - start
+        self._health_changed()
         self._on_ready()
         if warmup.failure is not None:
             event(logger, "warm-up with synthetic rows failed; serving all the same",
@@ -166,6 +191,7 @@ class Process:
     async def _watch(self) -> None:
         while True:
             await asyncio.sleep(WATCH_SECONDS)
+            self._metrics.settle()
             self._keys.refresh()
             self._config.refresh()
             if self._config.cohort != self._cohort:
@@ -182,17 +208,26 @@ class Process:
         """Go out of service step by step; return whether every request was finished."""
         settings = self._settings
         self._state.draining = True
-        event(logger, "draining", grace_seconds=settings.drain_seconds, in_flight=self._state.in_flight)
+        self._health_changed()
+        event(logger, "draining", grace_seconds=settings.drain_seconds, in_flight=self._in_flight)
         await asyncio.sleep(settings.drain_seconds)
         loop = asyncio.get_running_loop()
         data, *others = self._listeners
-        finished = await data.stop(loop.time() + settings.shutdown_seconds)
+        deadline = loop.time() + settings.shutdown_seconds
+        stopping = [data.stop(deadline)] if self._grpc is None else [data.stop(deadline), self._grpc.stop(deadline)]
+        finished = all(await asyncio.gather(*stopping))
         for listener in others:
             await listener.stop(loop.time() + 1.0)
-        event(logger, "stopped", finished=finished, cut_off=0 if finished else self._state.in_flight)
+        event(logger, "stopped", finished=finished, cut_off=0 if finished else self._in_flight)
         return finished and self._executor is not None and self._executor.pending == 0
 
+    @property
+    def _in_flight(self) -> int:
+        return self._state.in_flight + (self._grpc.in_flight if self._grpc is not None else 0)
+
     def _close(self) -> None:
+        if self._grpc is not None:
+            self._grpc.close()
         for listener in self._listeners:
             listener.close()
         if self._executor is not None:

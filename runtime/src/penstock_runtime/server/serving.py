@@ -11,10 +11,11 @@ import orjson
 
 from penstock_runtime.engine.executor import Executor
 from penstock_runtime.engine.line import Ran
-from penstock_runtime.engine.session import PLATFORM
-from penstock_runtime.protocol.decode import Decoder, InferRequest
+from penstock_runtime.engine.session import PLATFORM, Tensor
+from penstock_runtime.protocol.decode import Decoder
 from penstock_runtime.protocol.encode import encode_response
 from penstock_runtime.protocol.errors import ProtocolError
+from penstock_runtime.protocol.fit import InferRequest
 from penstock_runtime.protocol.schema import ModelSchema
 from penstock_runtime.protocol.synthetic import synthetic_request
 from penstock_runtime.server.feedback.ids import Issuer, Prediction
@@ -70,12 +71,37 @@ class Serving:
         request = self._decoder.decode(body, header_length)
         decoding = time.perf_counter() - begun
         ran, answer, predictions, encoding = await self._answer(request)
-        self.statistics.answered(request.rows, ran, decoding, encoding)
+        self.count_answer(request.rows, ran, predictions, decoding, encoding)
+        return answer
+
+    def fetched(self, request: InferRequest) -> tuple[str, ...]:
+        """Return the outputs to run for: the decision must be seen even by a request that does not ask for it."""
+        wanted, decided = request.outputs, self.judge.output
+        return wanted if decided is None or decided in wanted else (*wanted, decided)
+
+    def decide(self, fetched: Sequence[str], ran: Ran, rows: int) -> Sequence[Prediction]:
+        """Return what was predicted, one a row, if the judge can tell."""
+        judge = self.judge
+        decided = judge.output
+        # The judge may have been exchanged for one with another output since the run began.
+        if decided is None or decided not in fetched:
+            return ()
+        return judge.decide(ran.outputs[fetched.index(decided)], rows)
+
+    def tensors(self, request: InferRequest, ran: Ran) -> list[tuple[str, str, Tensor]]:
+        """Return the outputs that `request` asks for, each as name, datatype, array."""
+        datatypes = self._datatypes
+        return [(name, datatypes[name], array) for name, array in zip(request.outputs, ran.outputs, strict=False)]
+
+    def count_answer(
+        self, rows: int, ran: Ran, predictions: Sequence[Prediction], decoding: float, encoding: float
+    ) -> None:
+        """Count an answered request of `rows` rows; `decoding` and `encoding` are seconds. On the event loop."""
+        self.statistics.answered(rows, ran, decoding, encoding)
         metrics = self.metrics
         metrics.inference_seconds.observe(ran.ran)
         metrics.queue_seconds.observe(ran.queued)
         metrics.count_predictions(predictions)
-        return answer
 
     async def rehearse(self) -> None:
         """Go the whole way once with a synthetic request, uncounted, so that the first user need not."""
@@ -83,22 +109,12 @@ class Serving:
             await self._answer(self._decoder.decode(*synthetic_request(self.schema)))
 
     async def _answer(self, request: InferRequest) -> _Answered:
-        wanted = request.outputs
-        decided = self.judge.output
-        # The decision must be seen even by a request that does not ask for it.
-        fetched = wanted if decided is None or decided in wanted else (*wanted, decided)
+        fetched = self.fetched(request)
         ran = await self.executor.run(fetched, request.inputs, self.timeout)
         begun = time.perf_counter()
-        predictions: Sequence[Prediction] = ()
-        if decided is not None:
-            predictions = self.judge.decide(ran.outputs[fetched.index(decided)], request.rows)
-        datatypes = self._datatypes
+        predictions = self.decide(fetched, ran, request.rows)
         response, length = encode_response(
-            self.name,
-            self.version,
-            request.id,
-            [(name, datatypes[name], array) for name, array in zip(wanted, ran.outputs, strict=False)],
-            request.binary,
+            self.name, self.version, request.id, self.tensors(request, ran), request.binary
         )
         issued = self.issuer.issue(time.time(), request.rows, predictions)
         headers: tuple[Header, ...] = (self.revision_header, (b"penstock-prediction-id", issued))

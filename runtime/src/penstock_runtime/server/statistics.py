@@ -63,6 +63,7 @@ class Statistics:
 
     def describe(self, name: str, version: str, metrics: Metrics) -> dict[str, Any]:
         """Return the numbers as the extension shows them; successes are those of `metrics`."""
+        metrics.settle()
         count, *stages, rows = self._answered
         return {"model_stats": [{
             "name": name,
