@@ -192,6 +192,7 @@ class Process:
         while True:
             await asyncio.sleep(WATCH_SECONDS)
             self._metrics.settle()
+            self._health_changed()
             self._keys.refresh()
             self._config.refresh()
             if self._config.cohort != self._cohort:

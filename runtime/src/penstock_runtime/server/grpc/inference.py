@@ -5,60 +5,45 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Sequence
-from concurrent.futures import CancelledError, Future
-from contextlib import suppress
+from collections.abc import Sequence
 from functools import partial
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple
 from weakref import WeakKeyDictionary
-
-import grpc
 
 from penstock_runtime.engine.line import Ran
 from penstock_runtime.log import event, origin
-from penstock_runtime.protocol.errors import Overloaded, ProtocolError, TimedOut, Unavailable
+from penstock_runtime.protocol.errors import InvalidRequest, Overloaded, ProtocolError, TimedOut, Unavailable
 from penstock_runtime.protocol.fit import InferRequest
 from penstock_runtime.protocol.grpc.codec import MessageDecoder, encode, parse
 from penstock_runtime.server.feedback.ids import Prediction
-from penstock_runtime.server.grpc.codes import refuse
+from penstock_runtime.server.grpc.codes import status_of
+from penstock_runtime.server.grpc.core import Call, Metadata
 from penstock_runtime.server.grpc.models import Model, Models
-from penstock_runtime.server.grpc.threads import Call, Threads
 from penstock_runtime.server.metrics import outcome_of
 from penstock_runtime.server.serving import Serving
 
-T = TypeVar("T")
 logger = logging.getLogger(__name__)
 
-# Past a request's own time, for the event loop to say so.
-_PATIENCE_SECONDS = 5.0
-_SHUTTING_DOWN = "the server is shutting down"
-
-
-class Gone(Exception):  # noqa: N818 - an event more than an error
-    """The client does not wait for its answer any more."""
+NO_MESSAGE = InvalidRequest("the call has no message")
 
 
 class Inferences:
-    """What all ModelInfer calls share."""
+    """All ModelInfer calls that are under way."""
 
-    def __init__(self, models: Models, threads: Threads, loop: asyncio.AbstractEventLoop) -> None:
-        """Answer by `models`. Runs that are not tiny go to the executors on `loop`, while one of `threads` waits."""
+    def __init__(self, models: Models) -> None:
+        """Answer by `models`."""
         self.models = models
-        self.under_way: set[Call] = set()
-        self.closing = False
-        self._threads = threads
-        self._loop = loop
+        self.under_way: set[Inference] = set()
         self._decoders: WeakKeyDictionary[Serving, MessageDecoder] = WeakKeyDictionary()
-        self._running: set[Future[Ran]] = set()
 
-    def admit(self) -> tuple[Call, grpc.RpcMethodHandler[Any, Any]]:
-        """Return a call that has arrived and its handler: one that refuses it unread if too many are under way."""
-        if len(self.under_way) >= self.models.capacity:
-            refusal = _Refusal(self)
-            # As a stream, the message need not have come before the call can be answered.
-            return refusal, grpc.stream_unary_rpc_method_handler(refusal)
-        call = Inference(self)
-        return call, grpc.unary_unary_rpc_method_handler(call)
+    def take(self, call: Call) -> None:
+        """Answer `call`, or refuse it unread if too many are under way."""
+        inference = Inference(self, call)
+        self.under_way.add(inference)
+        if len(self.under_way) > self.models.capacity:
+            inference.fail(Overloaded())
+        else:
+            call.receive(inference.answer)
 
     def decoder(self, serving: Serving) -> MessageDecoder:
         """Return the decoder for a model."""
@@ -67,160 +52,113 @@ class Inferences:
             decoder = self._decoders[serving] = MessageDecoder(serving.schema)
         return decoder
 
-    def run(
-        self, serving: Serving, fetched: tuple[str, ...], request: InferRequest, context: grpc.ServicerContext
-    ) -> tuple[Ran, bool]:
-        """Run the model, here if the request is tiny, and return whether it was.
-
-        Raises TimedOut if the client's or the server's time for it is up, Gone, and what Executor.run raises.
-        """
-        seconds = min(serving.timeout, context.time_remaining())
-        if seconds <= 0:
-            raise TimedOut("the client's deadline has passed")
-        if not context.is_active():
-            raise Gone
-        ran = serving.executor.run_here(fetched, request.inputs)
-        if ran is not None:
-            return ran, True
-        with self._threads.waiting():
-            return self._run_elsewhere(serving, fetched, request, seconds, context), False
-
-    def _run_elsewhere(
-        self,
-        serving: Serving,
-        fetched: tuple[str, ...],
-        request: InferRequest,
-        seconds: float,
-        context: grpc.ServicerContext,
-    ) -> Ran:
-        run = serving.executor.run(fetched, request.inputs, seconds)
-        try:
-            future = asyncio.run_coroutine_threadsafe(run, self._loop)
-        except RuntimeError:
-            run.close()
-            raise Unavailable(_SHUTTING_DOWN) from None
-        self._running.add(future)
-        try:
-            if self.closing or not context.add_callback(partial(_cancel, future)):
-                future.cancel()
-            return future.result(seconds + _PATIENCE_SECONDS)
-        except (CancelledError, TimeoutError):
-            if context.is_active():
-                raise Unavailable(_SHUTTING_DOWN) from None
-            raise Gone from None
-        finally:
-            self._running.discard(future)
-
-    def on_loop(self, function: Callable[[], T]) -> T:
-        """Return what `function` returns on the event loop, and raise what it raises there."""
-
-        async def call() -> T:
-            return function()
-
-        coroutine = call()
-        try:
-            return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(_PATIENCE_SECONDS)
-        except (RuntimeError, CancelledError, TimeoutError):
-            coroutine.close()
-            raise Unavailable(_SHUTTING_DOWN) from None
+    def sweep(self, oldest: float) -> None:
+        """Break off calls whose message has not come though they began before `oldest` (perf_counter())."""
+        for inference in list(self.under_way):
+            if not inference.received and inference.call.began < oldest:
+                inference.call.cancel()
 
     def abandon(self) -> None:
-        """Answer whatever still waits for a run, and what comes now, with UNAVAILABLE."""
-        self.closing = True
-        for future in list(self._running):
-            future.cancel()
+        """Answer whatever still waits for a run with UNAVAILABLE; on the event loop."""
+        for inference in list(self.under_way):
+            inference.call.abandon()
 
 
-def _cancel(future: Future[Ran]) -> None:
-    future.cancel()
+class Inference:
+    """One call. All but `_run` happens in the server's thread."""
 
+    __slots__ = ("_inferences", "_model", "_serving", "call", "received")
 
-class _Refusal(Call):
-    """A call too many."""
-
-    __slots__ = ("_model",)
-
-    def __init__(self, inferences: Inferences) -> None:
-        super().__init__(inferences.under_way, refused=True)
-        self._model = inferences.models.only()
-
-    def __call__(self, messages: object, context: grpc.ServicerContext) -> bytes:
-        if self._model is not None:
-            _post_failure(self._model, "rejected", time.perf_counter() - self.began)
-        refuse(context, Overloaded())
-
-
-class Inference(Call):
-    """One call. Made where grpcio serves, worked on in one of the threads."""
-
-    __slots__ = ("_counted", "_inferences", "_model", "_serving")
-
-    def __init__(self, inferences: Inferences) -> None:
-        """Be under way."""
-        super().__init__(inferences.under_way)
+    def __init__(self, inferences: Inferences, call: Call) -> None:
+        """Nothing is known but that it has arrived: it can only be meant for the only model, if there is one."""
+        self.call = call
+        self.received = False
         self._inferences = inferences
-        # Who sends no message at all can only have meant the only model.
         self._model = inferences.models.only()
         self._serving: Serving | None = None
-        self._counted = False
 
-    def __call__(self, payload: bytes, context: grpc.ServicerContext) -> bytes:
-        """Return the answer to the message `payload`, or end the call with its error."""
+    def answer(self, payload: bytes | None) -> None:
+        """Answer the message `payload`: here if the request is tiny, else later."""
         self.received = True
-        error: ProtocolError
-        try:
-            return self._answer(payload, context)
-        except (Gone, grpc.RpcError):
-            error, outcome = Unavailable("the client is gone"), "client_error"
-        except ProtocolError as failure:
-            error, outcome = failure, outcome_of(failure.status)
-        except Exception as failure:  # noqa: BLE001 - the protocol wants an answer whatever happens
-            event(logger, "unexpected failure", level=logging.ERROR, error=type(failure).__name__,
-                  where=origin(failure))  # fmt: skip
-            error, outcome = ProtocolError("internal error", status=500), "server_error"
-        self._count_failure(outcome)
-        if self._serving is not None:
-            with suppress(grpc.RpcError):
-                context.send_initial_metadata((_revision(self._serving),))
-        return refuse(context, error)
-
-    def _answer(self, payload: bytes, context: grpc.ServicerContext) -> bytes:
-        inferences = self._inferences
+        if payload is None:
+            self._leave()
+            return
         begun = time.perf_counter()
-        message = parse(payload)
-        self._model = None
-        model = self._model = inferences.models.known(message.model_name)
-        serving = self._serving = model.find(message.model_version or None)
-        request = inferences.decoder(serving).decode(message)
-        decoding = time.perf_counter() - begun
-        fetched = serving.fetched(request)
-        ran, here = inferences.run(serving, fetched, request, context)
+        try:
+            message = parse(payload)
+            self._model = None
+            self._model = self._inferences.models.known(message.model_name)
+            serving = self._serving = self._model.find(message.model_version or None)
+            request = self._inferences.decoder(serving).decode(message)
+            decoding = time.perf_counter() - begun
+            fetched = serving.fetched(request)
+            remaining = self.call.remaining
+            if remaining <= 0:
+                raise TimedOut("the client's deadline has passed")
+            ran = serving.executor.run_here(fetched, request.inputs)
+            if ran is None:
+                seconds = min(serving.timeout, remaining)
+                self.call.spawn(partial(self._run, serving, request, fetched, seconds, decoding))
+            else:
+                self._succeed(serving, request, fetched, ran, decoding, here=True)
+        except Exception as error:  # noqa: BLE001 - the protocol wants an answer whatever happens
+            self.fail(error)
+
+    async def _run(
+        self, serving: Serving, request: InferRequest, fetched: tuple[str, ...], seconds: float, decoding: float
+    ) -> None:
+        if self.call.gone:
+            self._leave()
+            return
+        try:
+            ran = await serving.executor.run(fetched, request.inputs, seconds)
+            self._succeed(serving, request, fetched, ran, decoding, here=False)
+        except asyncio.CancelledError:
+            if self.call.gone:
+                self._leave()
+            else:
+                self.fail(Unavailable("the server is shutting down"))
+        except Exception as error:  # noqa: BLE001 - as above
+            self.fail(error)
+
+    def _succeed(
+        self, serving: Serving, request: InferRequest, fetched: tuple[str, ...], ran: Ran, decoding: float, here: bool
+    ) -> None:
         begun = time.perf_counter()
         predictions = serving.decide(fetched, ran, request.rows)
         answer = encode(serving.name, serving.version, request.id, serving.tensors(request, ran), bool(request.binary))
         issued = serving.issuer.issue(time.time(), request.rows, predictions)
-        context.send_initial_metadata((_revision(serving), ("penstock-prediction-id", issued.decode())))
         now = time.perf_counter()
-        self._counted = True
+        answered = _Answered(request.rows, ran, here, predictions, now - self.call.began, decoding, now - begun)
         # Before the answer goes out: who has it must find it counted.
-        answered = _Answered(request.rows, ran, here, predictions, now - self.began, decoding, now - begun)
-        model.metrics.post(partial(_count_answer, serving, answered))
-        return answer
+        serving.metrics.post(partial(_count_answer, serving, answered))
+        self._inferences.under_way.discard(self)
+        self.call.finish(answer, metadata=(_revision(serving), ("penstock-prediction-id", issued)))
 
-    def left(self) -> None:
-        """Count it if its client went, or its time was up, before its message had come."""
-        super().left()
-        if not self._counted:
-            self._count_failure("timeout" if self.expired else "client_error")
+    def fail(self, error: Exception) -> None:
+        """Answer with the status that `error` is."""
+        if not isinstance(error, ProtocolError):
+            event(logger, "unexpected failure", level=logging.ERROR, error=type(error).__name__,
+                  where=origin(error))  # fmt: skip
+            error = ProtocolError("internal error", status=500)
+        self._count_failure(outcome_of(error.status))
+        metadata: Metadata = () if self._serving is None else (_revision(self._serving),)
+        self.call.finish(status=status_of(error), metadata=metadata)
+
+    def _leave(self) -> None:
+        """Note that the client has gone, or sends nothing."""
+        self._count_failure("timeout" if self.call.remaining <= 0 else "client_error")
+        self.call.finish(status=status_of(NO_MESSAGE))
 
     def _count_failure(self, outcome: str) -> None:
-        self._counted = True
+        self._inferences.under_way.discard(self)
         if self._model is not None:
-            _post_failure(self._model, outcome, time.perf_counter() - self.began)
+            seconds = time.perf_counter() - self.call.began
+            self._model.metrics.post(partial(_count_failure, self._model, outcome, seconds))
 
 
 class _Answered(NamedTuple):
-    """What is counted of an answered call: `here` tells where the model ran; the rest are seconds."""
+    """What is counted of an answered call: `here` tells where the model ran; the last three are seconds."""
 
     rows: int
     ran: Ran
@@ -233,10 +171,6 @@ class _Answered(NamedTuple):
 
 def _revision(serving: Serving) -> tuple[str, bytes]:
     return "penstock-revision", serving.revision_header[1]
-
-
-def _post_failure(model: Model, outcome: str, seconds: float) -> None:
-    model.metrics.post(partial(_count_failure, model, outcome, seconds))
 
 
 # From here on: on the event loop.
