@@ -141,7 +141,7 @@ def test_parameters_are_ignored_as_unknown_ones_must_be(client: Client) -> None:
     assert client.infer(request).code == StatusCode.OK
 
 
-I, N = StatusCode.INVALID_ARGUMENT, StatusCode.NOT_FOUND
+BAD, NOT_FOUND = StatusCode.INVALID_ARGUMENT, StatusCode.NOT_FOUND
 
 
 def with_raw(request: pb.ModelInferRequest, *blobs: bytes) -> pb.ModelInferRequest:
@@ -157,23 +157,58 @@ def misplaced() -> pb.ModelInferRequest:
 
 X = "FP32", [1, 4], SETOSA
 REFUSALS: list[tuple[str, pb.ModelInferRequest, StatusCode, str]] = [
-    ("model", iris_typed(SETOSA, model="other"), N, "unknown model 'other'; this server has 'm'"),
-    ("version", iris_typed(SETOSA, model_version="9"), N, "model 'm' has no version '9'; it has '1'"),
-    ("input", typed_request(typed("Z", *X)), I, "unknown input 'Z'; the model takes 'X'"),
-    ("twice", typed_request(typed("X", *X), typed("X", *X)), I, "input 'X' is given twice"),
-    ("none", typed_request(), I, "missing input 'X'; the model takes 'X'"),
-    ("datatype", typed_request(typed("X", "FP64", [1, 4], SETOSA)), I, "input 'X': datatype is 'FP64', the model takes FP32"),
-    ("shape", typed_request(typed("X", "FP32", [4], SETOSA)), I, "input 'X': shape [4] does not fit the model's [-1, 4] (-1: any size)"),
-    ("negative", typed_request(typed("X", "FP32", [-1, 4], SETOSA)), I, "input 'X': 'shape' must be a list of integers >= 0"),
-    ("huge", typed_request(typed("X", "FP32", [2**40, 4], SETOSA)), I, "input 'X': shape [1099511627776, 4] is beyond 67108864 elements"),
-    ("few", typed_request(typed("X", "FP32", [2, 4], SETOSA)), I, "input 'X': 4 elements in 'fp32_contents', shape [2, 4] needs 8"),
-    ("field", misplaced(), I, "input 'X': elements of FP32 belong in 'fp32_contents', not 'fp64_contents'"),
-    ("output", iris_typed(SETOSA, outputs=["Y"]), I, "unknown output 'Y'; the model gives 'label', 'probabilities'"),
-    ("output twice", iris_typed(SETOSA, outputs=["label", "label"]), I, "output 'label' is asked for twice"),
-    ("both", with_raw(iris_typed(SETOSA), b"x"), I, "input 'X' has both 'contents' and raw contents; give one"),
-    ("surplus", with_raw(iris_raw(SETOSA), b"x"), I, "2 raw contents for 1 inputs; there must be one for each, or none at all"),
-    ("raw size", raw_request({"X": ("FP32", [2, 4], SETOSA)}), I, "input 'X': shape [2, 4] of FP32 takes 32 bytes, there are 16 bytes"),
-]  # fmt: skip
+    ("model", iris_typed(SETOSA, model="other"), NOT_FOUND, "unknown model 'other'; this server has 'm'"),
+    ("version", iris_typed(SETOSA, model_version="9"), NOT_FOUND, "model 'm' has no version '9'; it has '1'"),
+    ("input", typed_request(typed("Z", *X)), BAD, "unknown input 'Z'; the model takes 'X'"),
+    ("twice", typed_request(typed("X", *X), typed("X", *X)), BAD, "input 'X' is given twice"),
+    ("none", typed_request(), BAD, "missing input 'X'; the model takes 'X'"),
+    (
+        "datatype",
+        typed_request(typed("X", "FP64", [1, 4], SETOSA)),
+        BAD,
+        "input 'X': datatype is 'FP64', the model takes FP32",
+    ),
+    (
+        "shape",
+        typed_request(typed("X", "FP32", [4], SETOSA)),
+        BAD,
+        "input 'X': shape [4] does not fit the model's [-1, 4] (-1: any size)",
+    ),
+    (
+        "negative",
+        typed_request(typed("X", "FP32", [-1, 4], SETOSA)),
+        BAD,
+        "input 'X': 'shape' must be a list of integers >= 0",
+    ),
+    (
+        "huge",
+        typed_request(typed("X", "FP32", [2**40, 4], SETOSA)),
+        BAD,
+        "input 'X': shape [1099511627776, 4] is beyond 67108864 elements",
+    ),
+    (
+        "few",
+        typed_request(typed("X", "FP32", [2, 4], SETOSA)),
+        BAD,
+        "input 'X': 4 elements in 'fp32_contents', shape [2, 4] needs 8",
+    ),
+    ("field", misplaced(), BAD, "input 'X': elements of FP32 belong in 'fp32_contents', not 'fp64_contents'"),
+    ("output", iris_typed(SETOSA, outputs=["Y"]), BAD, "unknown output 'Y'; the model gives 'label', 'probabilities'"),
+    ("output twice", iris_typed(SETOSA, outputs=["label", "label"]), BAD, "output 'label' is asked for twice"),
+    ("both", with_raw(iris_typed(SETOSA), b"x"), BAD, "input 'X' has both 'contents' and raw contents; give one"),
+    (
+        "surplus",
+        with_raw(iris_raw(SETOSA), b"x"),
+        BAD,
+        "2 raw contents for 1 inputs; there must be one for each, or none at all",
+    ),
+    (
+        "raw size",
+        raw_request({"X": ("FP32", [2, 4], SETOSA)}),
+        BAD,
+        "input 'X': shape [2, 4] of FP32 takes 32 bytes, there are 16 bytes",
+    ),
+]
 
 
 @pytest.mark.parametrize(("request_", "code", "details"), [case[1:] for case in REFUSALS], ids=[c[0] for c in REFUSALS])
@@ -194,12 +229,12 @@ def assert_refused(outcome: Outcome, code: StatusCode, details: str) -> None:
 )  # fmt: skip
 def test_integers_beyond_their_datatype_are_refused(echo_client: Client, name: str, values: list[int]) -> None:
     refused = echo_client.infer(echo_typed(**{name: values}))
-    assert_refused(refused, I, f"input '{name}': a value is out of the range of {name}")
+    assert_refused(refused, BAD, f"input '{name}': a value is out of the range of {name}")
 
 
 def test_bytes_must_be_text(echo_client: Client) -> None:
     details = "input 'BYTES': element 1 of BYTES is not UTF-8, as text for an ONNX model must be"
-    assert_refused(echo_client.infer(echo_typed(BYTES=["a", b"\xff", "", ""])), I, details)
+    assert_refused(echo_client.infer(echo_typed(BYTES=["a", b"\xff", "", ""])), BAD, details)
 
 
 def test_raw_bytes_that_do_not_hold_the_elements_are_refused(echo_client: Client) -> None:
@@ -207,10 +242,10 @@ def test_raw_bytes_that_do_not_hold_the_elements_are_refused(echo_client: Client
     at = list(VALUES).index("BYTES")
     request.raw_input_contents[at] = request.raw_input_contents[at][:-1]
     refused = echo_client.infer(request)
-    assert_refused(refused, I, "input 'BYTES': element 3 of BYTES ends 1 bytes behind the tensor")
+    assert_refused(refused, BAD, "input 'BYTES': element 3 of BYTES ends 1 bytes behind the tensor")
     request = echo_raw()
     request.raw_input_contents[list(VALUES).index("BOOL")] = b"\x01\x00\x02\x00"
-    assert_refused(echo_client.infer(request), I, "input 'BOOL': a byte of BOOL is neither 0 nor 1")
+    assert_refused(echo_client.infer(request), BAD, "input 'BOOL': a byte of BOOL is neither 0 nor 1")
 
 
 def test_what_the_model_refuses_is_said(start_server: Start) -> None:
@@ -224,9 +259,9 @@ def test_what_the_model_refuses_is_said(start_server: Start) -> None:
 @pytest.mark.parametrize("payload", [b"\xff\xff", b"\x0a\x05ab", b"\x0a\x02\xff\xfe"])
 def test_bytes_that_are_no_message_are_the_clients_fault(client: Client, payload: bytes) -> None:
     refused = client.call(INFER, payload, pb.ModelInferResponse)
-    assert_refused(refused, I, "the message is no valid ModelInferRequest")
+    assert_refused(refused, BAD, "the message is no valid ModelInferRequest")
     refused = client.call("/inference.GRPCInferenceService/ModelReady", payload, pb.ModelReadyResponse)
-    assert_refused(refused, I, "the message is no valid ModelReadyRequest")
+    assert_refused(refused, BAD, "the message is no valid ModelReadyRequest")
 
 
 def test_an_unknown_method_is_unimplemented(client: Client) -> None:
@@ -287,13 +322,13 @@ def test_the_repository_can_be_looked_at_and_not_changed(client: Client) -> None
 def test_unknown_models_and_versions_are_not_found(client: Client, name: str) -> None:
     kind = getattr(pb, f"{name}Request")
     assert client.ask(name, kind(name="other")).details == "unknown model 'other'; this server has 'm'"
-    assert_refused(client.ask(name, kind(name="m", version="2")), N, "model 'm' has no version '2'; it has '1'")
+    assert_refused(client.ask(name, kind(name="m", version="2")), NOT_FOUND, "model 'm' has no version '2'; it has '1'")
 
 
 def test_health_is_checked(client: Client) -> None:
     for service in ("", "m"):
         assert client.check(service).answer.status == health_pb2.HealthCheckResponse.SERVING
-    assert_refused(client.check("other"), N, "unknown service 'other'")
+    assert_refused(client.check("other"), NOT_FOUND, "unknown service 'other'")
     assert next(client.watch("other")).status == health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
 
 

@@ -111,7 +111,8 @@ class Process:
         from penstock_runtime.server.grpc.models import Models
 
         models = Models(self._state, self._metrics, settings.serving.max_queue)
-        return GrpcListener(models, settings.host, settings.grpc_port, settings.serving.max_body_bytes)
+        return GrpcListener(models, settings.host, settings.grpc_port, settings.serving.max_body_bytes,
+                            settings.drain_seconds)  # fmt: skip
 
     def _health_changed(self) -> None:
         if self._grpc is not None:

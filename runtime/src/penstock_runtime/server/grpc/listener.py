@@ -35,12 +35,22 @@ _OPTIONS = (
 class GrpcListener:
     """One port with the gRPC services."""
 
-    def __init__(self, models: Models, host: str | None, port: int, max_message_bytes: int) -> None:
-        """Bind at once, so that a taken port is known before a model is loaded; raises ListenError."""
+    def __init__(
+        self, models: Models, host: str | None, port: int, max_message_bytes: int, drain_seconds: float = 0.0
+    ) -> None:
+        """Bind at once, so that a taken port is known before a model is loaded; raises ListenError.
+
+        `drain_seconds`: how long calls are still accepted before `stop`.
+        """
         # The core does not say why it cannot listen.
         probe(host, port)
         address = "[::]" if host is None else f"[{host}]" if ":" in host else host
-        self._server = Server(f"{address}:{port}", (*_OPTIONS, ("grpc.max_receive_message_length", max_message_bytes)))
+        options = (
+            *_OPTIONS,
+            *_ageing(drain_seconds),
+            ("grpc.max_receive_message_length", max_message_bytes),
+        )
+        self._server = Server(f"{address}:{port}", options)
         self.port = self._server.port
         if not self.port:
             raise ListenError(f"cannot listen on {address} port {port} for gRPC")
@@ -80,6 +90,17 @@ class GrpcListener:
 
     def _sweep(self) -> None:
         self._inferences.sweep(time.perf_counter() - BODY_SECONDS)
+
+
+def _ageing(drain_seconds: float) -> tuple[tuple[str, int], ...]:
+    """Return the option by which clients connect anew within `drain_seconds` again and again.
+
+    A core that shuts down cancels the calls that are on their way to it. So clients must have gone by then, and the
+    only way to send them elsewhere without that is to let no connection become old. The core adds a tenth either way.
+    """
+    if drain_seconds < 1:
+        return ()
+    return (("grpc.max_connection_age_ms", int(drain_seconds * 800)),)
 
 
 async def _until(condition: Callable[[], bool], deadline: float) -> bool:
