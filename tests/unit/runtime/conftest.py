@@ -36,6 +36,22 @@ def start_process(models: Path) -> Iterator[StartProcess]:
     yield from _starter(models, ServerProcess)
 
 
+@pytest.fixture
+def start_repository() -> Iterator[Callable[..., ServerThread]]:
+    """Start servers of a whole repository, in threads; all are ended with the test."""
+    started: list[ServerThread] = []
+
+    def start(root: Path, *arguments: str, **env: str) -> ServerThread:
+        started.append(
+            ServerThread("--model-repository", str(root), "--model-control", "explicit", *arguments, env=env)
+        )
+        return started[-1]
+
+    yield start
+    for server in started:
+        server.kill()
+
+
 S = TypeVar("S", ServerThread, ServerProcess)
 
 

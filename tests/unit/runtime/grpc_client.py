@@ -38,7 +38,7 @@ class Client:
     def __init__(self, port: int, **options: int) -> None:
         chosen = [("grpc.use_local_subchannel_pool", 1), ("grpc.max_receive_message_length", -1),
                   *((f"grpc.{name}", value) for name, value in options.items())]  # fmt: skip
-        self.channel = grpc.insecure_channel(f"127.0.0.1:{port}", options=chosen)
+        self.channel: Any = grpc.insecure_channel(f"127.0.0.1:{port}", options=chosen)
 
     def __enter__(self) -> Self:
         return self
@@ -101,7 +101,7 @@ def typed(name: str, datatype: str, shape: Sequence[int], flat: Sequence[Any]) -
     return entry
 
 
-def typed_request(*inputs: Any, model: str = "m", outputs: Sequence[str] = (), **more: str) -> pb.ModelInferRequest:
+def typed_request(*inputs: Any, model: str = "m", outputs: Sequence[str] = (), **more: Any) -> pb.ModelInferRequest:
     """Return a request of typed inputs."""
     wanted = [pb.ModelInferRequest.InferRequestedOutputTensor(name=name) for name in outputs]
     return pb.ModelInferRequest(model_name=model, inputs=inputs, outputs=wanted, **more)

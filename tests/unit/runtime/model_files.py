@@ -111,9 +111,9 @@ def _busy(least_loops: int) -> tuple[list, list]:  # type: ignore[type-arg]
     return nodes, [weights, start, true, least]
 
 
-def write_scaled(folder: Path, kind: int) -> None:
-    """One number a row, from x [-1, 1] to y [-1, 1] = 2 x."""
-    two = helper.make_tensor("two", kind, [1], [2.0])
+def write_scaled(folder: Path, kind: int = TensorProto.FLOAT, factor: float = 2.0) -> None:
+    """One number a row, from x [-1, 1] to y [-1, 1] = 2 x, or another factor."""
+    two = helper.make_tensor("two", kind, [1], [factor])
     write_graph(
         folder,
         [helper.make_node("Mul", ["x", "two"], ["y"])],
@@ -152,5 +152,5 @@ def write_graph(folder: Path, nodes: list, inputs: list, outputs: list, constant
 
 
 def _save(model: object, folder: Path) -> None:
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     save(model, folder / "model.onnx")  # type: ignore[arg-type]

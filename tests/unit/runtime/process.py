@@ -23,13 +23,23 @@ from typing import Any, Self
 import uvloop
 
 from penstock_runtime.log import JsonFormatter
+from penstock_runtime.server.feedback.keys import Keys
 from penstock_runtime.server.process import Process
+from penstock_runtime.server.repository.repository import Repository
 from penstock_runtime.server.settings import add_arguments, read_settings
 
 SOURCES = Path(__file__).parents[3] / "runtime" / "src"
 DEADLINE = 60.0
 PORTS = ("--host", "127.0.0.1", "--http-port", "0", "--grpc-port", "0", "--admin-port", "0",
          "--metrics-port", "0")  # fmt: skip
+
+
+def unloaded_repository(path: Path) -> Repository:
+    """Return what a server has before the model at `path`, "m", is loaded."""
+    parser = ArgumentParser()
+    add_arguments(parser)
+    settings = read_settings(parser.parse_args(["--model-path", str(path), "--model-name", "m"]), {})
+    return Repository(settings, Keys(path / "no keys"), settings.feedback, "none")
 
 
 @dataclass(frozen=True)
@@ -88,6 +98,11 @@ class Server:
         self.wait_log("ready")
         return self
 
+    @property
+    def loaded(self) -> dict[str, Any]:
+        """What was logged of the last load, as far as lines have been waited for."""
+        return next(line for line in reversed(self.log) if line["msg"] == "loaded")
+
     def kill(self) -> None:
         """End it at once; for fixtures."""
         raise NotImplementedError
@@ -97,6 +112,10 @@ class Server:
 
     def infer(self, body: object, model: str = "m", **headers: str) -> Reply:
         return call(self.http_port, "POST", f"/v2/models/{model}/infer", body, headers)
+
+    def command(self, path: str, body: object = None) -> Reply:
+        """POST to the repository extension on the admin port."""
+        return call(self.admin_port, "POST", f"/v2/repository/{path}", body)
 
     def feedback(self, body: object, model: str = "m") -> Reply:
         return call(self.admin_port, "POST", f"/v2/models/{model}/feedback", body)
@@ -183,8 +202,7 @@ class ServerThread(Server):
     @property
     def pending(self) -> int:
         """Requests that wait for a thread or run in one."""
-        executor = self._process._executor
-        return 0 if executor is None else executor.pending
+        return self._process._repository.pending
 
     def kill(self) -> None:
         if self._thread.is_alive() and self._task is not None:

@@ -112,7 +112,7 @@ def test_a_full_line_is_refused_while_several_run_together(start_server: Start) 
 @pytest.mark.parametrize(("model", "size", "rows"), [("iris", 32, 32), ("iris", 7, 7), ("iris", 1, 1), ("slow", 1, 1)])
 def test_a_fit_model_or_a_bound_of_one_says_nothing(start_server: Start, model: str, size: int, rows: int) -> None:
     server = start_server(model, PENSTOCK_SERVING=json.dumps({"batching": {"maxSize": size}})).ready()
-    assert server.log[-1]["max_batch_rows"] == rows
+    assert server.loaded["max_batch_rows"] == rows
     assert "requests are not run together" not in [line["msg"] for line in server.log]
 
 
@@ -120,4 +120,4 @@ def test_a_model_that_is_not_fit_says_why(start_server: Start) -> None:
     server = start_server("slow").start()
     line = server.wait_log("requests are not run together")
     assert line["reason"] == "the model does not tell the shape of output 'mean'"
-    assert server.wait_log("ready")["max_batch_rows"] == 1
+    assert server.wait_log("loaded")["max_batch_rows"] == 1

@@ -9,7 +9,6 @@ import pytest
 
 from penstock_runtime.engine.line import Ran
 from penstock_runtime.server import statistics
-from penstock_runtime.server.metrics import Metrics
 from penstock_runtime.server.statistics import Statistics
 from tests.unit.runtime.conftest import Start
 from tests.unit.runtime.process import SETOSA, VIRGINICA, Server, iris_request
@@ -91,7 +90,7 @@ def test_sizes_of_batches_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     for rows in (5, 4, 3, 2, 5):
         numbers.ran(rows, 2e-9)
         numbers.answered(rows, Ran([], 0.0, 2e-9, rows), 1e-9, 3e-9)
-    (model,) = numbers.describe("m", "1", Metrics("m", "r"))["model_stats"]
+    model = numbers.describe("m", "1")
     assert [batch["batch_size"] for batch in model["batch_stats"]] == [3, 4, 5]
     assert model["batch_stats"][2]["compute_infer"] == {"count": 2, "ns": 4}
     assert model["inference_count"] == 19
@@ -103,7 +102,7 @@ def test_a_run_of_several_requests_is_one_execution() -> None:
     numbers.ran(3, 5e-9)
     for rows in (1, 2):
         numbers.answered(rows, Ran([], 0.0, 5e-9, 3), 1e-9, 2e-9)
-    (model,) = numbers.describe("m", "1", Metrics("m", "r"))["model_stats"]
+    model = numbers.describe("m", "1")
     assert (model["inference_count"], model["execution_count"]) == (3, 1)
     assert model["inference_stats"]["compute_infer"] == {"count": 2, "ns": 10}
     (batch,) = model["batch_stats"]

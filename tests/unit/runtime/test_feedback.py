@@ -71,7 +71,7 @@ def test_beyond_32_rows_the_id_knows_no_predictions_but_takes_judgements(start_s
 
 def test_duplicate_forged_and_late_feedback_is_counted_by_reason(start_server: Start, key_dir: Path) -> None:
     server = start_server("iris", "--feedback-key-dir", str(key_dir), PENSTOCK_FEEDBACK='{"window":"1h"}').ready()
-    issuer = Issuer(Keys(key_dir), "none", "none")
+    issuer = Issuer(Keys(key_dir), "none", "none", "m")
     late = issuer.issue(time.time() - 3700, 1, [0]).decode()
     future = issuer.issue(time.time() + 3600, 1, [0]).decode()
     good = predict(server, SETOSA)
@@ -150,7 +150,7 @@ def test_a_batch_of_ten_thousand_is_taken_while_others_are_served_and_one_more_i
     start_server: Start, key_dir: Path
 ) -> None:
     server = start_server("iris", "--feedback-key-dir", str(key_dir)).ready()
-    issuer = Issuer(Keys(key_dir), "none", "none")
+    issuer = Issuer(Keys(key_dir), "none", "none", "m")
     batch = [{"id": issuer.issue(time.time(), 1, [n % 3]).decode(), "label": 0} for n in range(10_000)]
     assert server.feedback([*batch, batch[0]]).status == 413
     assert feedback(server) == {"correct": 0, "incorrect": 0}
@@ -193,7 +193,7 @@ def test_keys_are_read_again_when_they_rotate(start_server: Start, key_dir: Path
     old = (key_dir / "current").read_bytes()
     (key_dir / "previous").write_bytes(old)
     (key_dir / "current").write_bytes(os.urandom(32))
-    rotated = Issuer(Keys(key_dir), "none", "none")
+    rotated = Issuer(Keys(key_dir), "none", "none", "m")
     end = time.monotonic() + 20
     while True:
         fresh = rotated.issue(time.time(), 1, [0]).decode()
@@ -206,14 +206,14 @@ def test_keys_are_read_again_when_they_rotate(start_server: Start, key_dir: Path
 def test_the_operators_json_is_understood(start_server: Start) -> None:
     settings = {"output": "probabilities", "decision": "argmax", "window": "7d"}
     server = start_server("iris", PENSTOCK_FEEDBACK=json.dumps(settings)).ready()
-    assert server.log[-1]["decision_output"] == "probabilities"
+    assert server.loaded["decision_output"] == "probabilities"
     assert server.feedback([{"id": predict(server, VIRGINICA), "label": 2}]).json["accepted"] == 1
     assert feedback(server) == {"correct": 1, "incorrect": 0}
 
 
 def test_the_feedback_configuration_changes_without_a_restart(start_server: Start, tmp_path: Path) -> None:
     server = start_server("iris", "--config-dir", str(tmp_path)).ready()
-    assert server.log[-1]["decision_output"] == "label"
+    assert server.loaded["decision_output"] == "label"
     setting = tmp_path / "feedback"
     setting.write_text('{"output":"probabilities","window":"1h"}')
     assert server.wait_log("feedback changed")["decision_output"] == "probabilities"

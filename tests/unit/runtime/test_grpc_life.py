@@ -7,6 +7,7 @@ import itertools
 import json
 import socket
 import threading
+from argparse import ArgumentParser
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -17,10 +18,10 @@ from grpc_health.v1.health_pb2 import HealthCheckResponse
 
 from penstock_runtime.__main__ import main
 from penstock_runtime.protocol.grpc import inference_pb2 as pb
-from penstock_runtime.server.app import State
+from penstock_runtime.server.feedback.keys import Keys
 from penstock_runtime.server.grpc.listener import GrpcListener
-from penstock_runtime.server.grpc.models import Models
-from penstock_runtime.server.metrics import Metrics
+from penstock_runtime.server.repository.repository import Repository
+from penstock_runtime.server.settings import add_arguments, read_settings
 from tests.unit.runtime.conftest import Start, StartProcess
 from tests.unit.runtime.grpc_client import INFER, Client, iris_raw, slow_request
 from tests.unit.runtime.process import DEADLINE, PORTS, SETOSA, ServerProcess, call
@@ -30,10 +31,12 @@ from tests.unit.runtime.test_overload import wait_until
 SERVING, NOT_SERVING = HealthCheckResponse.SERVING, HealthCheckResponse.NOT_SERVING
 
 
-async def test_health_follows_the_model_from_before_it_is_loaded_until_the_end(start_server: Start) -> None:
-    loaded = start_server("iris").ready()._process._state.serving
-    state, metrics = State("m"), Metrics("m", "r")
-    listener = GrpcListener(Models(state, metrics, 10), "127.0.0.1", 0, 2**20)
+async def test_health_follows_the_model_from_before_it_is_loaded_until_the_end(models: Path) -> None:
+    parser = ArgumentParser()
+    add_arguments(parser)
+    settings = read_settings(parser.parse_args(["--model-path", str(models / "iris"), "--model-name", "m"]), {})
+    repository = Repository(settings, Keys(Path("/nothing")), settings.feedback, "none")
+    listener = GrpcListener(repository, "127.0.0.1", 0, 2**20)
     listener.start()
     ask = asyncio.to_thread
     with Client(listener.port) as client:
@@ -49,13 +52,13 @@ async def test_health_follows_the_model_from_before_it_is_loaded_until_the_end(s
         assert not (await ask(client.ask, "ModelReady", pb.ModelReadyRequest(name="m"))).answer.ready
         refused = await ask(client.infer, iris_raw(SETOSA))
         assert (refused.code, refused.details) == (StatusCode.UNAVAILABLE, "the model is not loaded yet")
-        metrics.settle()
-        assert metrics.requests["rejected"] == 1
-        state.serving = loaded
+        repository.settle()
+        assert repository.models["m"].metrics.requests["rejected"] == 1
+        await repository.load_all()
         listener.changed()
         assert await told() == [SERVING, SERVING]
         assert (await ask(client.infer, iris_raw(SETOSA))).code == StatusCode.OK
-        state.draining = True
+        repository.draining = True
         listener.changed()
         assert await told() == [NOT_SERVING, NOT_SERVING]
         assert not (await ask(client.ask, "ModelReady", pb.ModelReadyRequest(name="m"))).answer.ready
@@ -63,6 +66,7 @@ async def test_health_follows_the_model_from_before_it_is_loaded_until_the_end(s
         assert await listener.stop(asyncio.get_running_loop().time() + 5)
         for watch in watches:
             assert await ask(watch.code) == StatusCode.UNAVAILABLE
+    repository.close()
 
 
 def test_during_the_grace_calls_are_still_answered(start_process: StartProcess) -> None:

@@ -51,7 +51,7 @@ class Silent:
 
     def __init__(self, client: Client) -> None:
         self._end = threading.Event()
-        self.call = client.channel.stream_unary(INFER).future(self._messages(), timeout=DEADLINE)
+        self.call: Any = client.channel.stream_unary(INFER).future(self._messages(), timeout=DEADLINE)
 
     def _messages(self) -> Iterator[bytes]:
         self._end.wait(DEADLINE)
@@ -213,7 +213,8 @@ def test_both_protocols_count_the_same(start_server: Start) -> None:
     by_http, by_grpc = (start_server("iris").ready() for _ in range(2))
     for rows in ([SETOSA], [SETOSA, VIRGINICA]):
         assert by_http.infer(iris_request(*rows)).status == 200
-    for body in ({"inputs": []}, {"inputs": [tensor("X", "FP64", [1, 4], SETOSA)]}):
+    bodies: tuple[object, ...] = ({"inputs": []}, {"inputs": [tensor("X", "FP64", [1, 4], SETOSA)]})
+    for body in bodies:
         assert by_http.infer(body).status == 400
     assert by_http.infer(iris_request(SETOSA), model="other").status == 404
     with Client(by_grpc.grpc_port) as client:

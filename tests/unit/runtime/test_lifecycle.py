@@ -90,10 +90,10 @@ def test_a_taken_port_is_known_before_the_model_is_loaded(tmp_path: Path, start_
 
 def test_settings_are_logged_at_the_start(start_server: Start) -> None:
     server = start_server("iris", PENSTOCK_SERVING='{"threads":1}').ready()
-    ready = server.log[-1]
-    assert (ready["intra_op_threads"], ready["model"], ready["revision"]) == (1, "m", "none")
+    ready = {**server.loaded, **server.log[-1]}
+    assert (ready["intra_op_threads"], ready["models"], ready["revision"]) == (1, ["m"], "none")
     assert ready["inline_elements"] >= 4, "a small forest runs on the event loop"
-    assert start_server("slow").ready().log[-1]["inline_elements"] == 0
+    assert start_server("slow").ready().loaded["inline_elements"] == 0
 
 
 def test_a_request_in_flight_at_the_end_of_the_grace_is_finished(start_process: StartProcess) -> None:

@@ -29,6 +29,7 @@ CONTRACT = {
     "penstock_prediction": "counter",
     "penstock_prediction_value": "histogram",
     "penstock_model_loaded": "gauge",
+    "penstock_model_loads": "counter",
     "penstock_model_load_seconds": "gauge",
 }
 

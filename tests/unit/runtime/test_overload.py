@@ -8,13 +8,13 @@ import socket
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
 from penstock_runtime.server import http
-from penstock_runtime.server.app import DataApp, State
+from penstock_runtime.server.app import DataApp
 from penstock_runtime.server.listener import Listener
-from penstock_runtime.server.metrics import Metrics
 from tests.unit.runtime.conftest import Start
 from tests.unit.runtime.process import (
     SETOSA,
@@ -23,6 +23,7 @@ from tests.unit.runtime.process import (
     call,
     iris_request,
     tensor,
+    unloaded_repository,
 )
 from tests.unit.runtime.scrape import requests_by_outcome, sample
 
@@ -87,9 +88,9 @@ def test_a_full_queue_is_refused_with_429_and_when_to_come_back(start_server: St
     }  # fmt: skip
 
 
-async def test_before_the_model_is_loaded_requests_get_503() -> None:
-    metrics = Metrics("m", "r")
-    listener = Listener(DataApp(State("m"), metrics, 1024), "127.0.0.1", 0)
+async def test_before_the_model_is_loaded_requests_get_503(models: Path) -> None:
+    repository = unloaded_repository(models / "iris")
+    listener = Listener(DataApp(repository, 1024), "127.0.0.1", 0)
     await listener.start()
 
     async def ask(method: str, path: str, body: object = None) -> Reply:
@@ -103,7 +104,7 @@ async def test_before_the_model_is_loaded_requests_get_503() -> None:
     reply = await ask("POST", PATH, iris_request(SETOSA))
     assert (reply.status, reply.headers["retry-after"]) == (503, "1")
     assert await listener.stop(asyncio.get_running_loop().time() + 5)
-    assert metrics.requests == {
+    assert repository.models["m"].metrics.requests == {
         "ok": 0, "client_error": 0, "server_error": 0, "rejected": 1, "timeout": 0,
     }  # fmt: skip
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -76,11 +77,11 @@ class ModelSchema:
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
 
-    def describe(self, name: str, version: str, platform: str) -> dict[str, Any]:
+    def describe(self, name: str, versions: Sequence[str], platform: str) -> dict[str, Any]:
         """Return the protocol's model metadata."""
         return {
             "name": name,
-            "versions": [version],
+            "versions": list(versions),
             "platform": platform,
             "inputs": [spec.describe() for spec in self.inputs],
             "outputs": [spec.describe() for spec in self.outputs],

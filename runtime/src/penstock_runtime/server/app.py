@@ -1,20 +1,19 @@
-"""The data port: health, metadata and inference of one model, as a plain ASGI application."""
+"""The data port: health, metadata and inference, as a plain ASGI application."""
 
 from __future__ import annotations
 
 import asyncio
-import logging
 import re
 import time
-from dataclasses import dataclass, field
 
 import orjson
 
 from penstock_runtime import __version__
-from penstock_runtime.log import event, origin
+from penstock_runtime.engine.session import PLATFORM
 from penstock_runtime.protocol.binary_data import read_header_length
-from penstock_runtime.protocol.errors import Overloaded, ProtocolError, Unavailable
+from penstock_runtime.protocol.errors import ProtocolError, Unavailable
 from penstock_runtime.server.compression import MIN_COMPRESSED, choose_coding, compressed
+from penstock_runtime.server.counting import Counted
 from penstock_runtime.server.http import (
     CLOSE,
     GONE,
@@ -31,58 +30,41 @@ from penstock_runtime.server.http import (
     read_body,
     require_method,
 )
-from penstock_runtime.server.metrics import Metrics
+from penstock_runtime.server.repository.model import Model
+from penstock_runtime.server.repository.repository import Repository
 from penstock_runtime.server.serving import LENGTH_HEADER, Answer, Serving
-from penstock_runtime.server.statistics import Statistics
 
-logger = logging.getLogger(__name__)
-
-_OUTCOMES = {429: "rejected", 503: "rejected", 504: "timeout"}
 _EXTENSIONS = ("binary_tensor_data", "model_configuration", "statistics")
 _SERVER = orjson.dumps({"name": "penstock-runtime", "version": __version__, "extensions": _EXTENSIONS})
 # Of the largest element, FP64 or INT64.
 _ALIGNMENT = 8
+_MODELS = "/v2/models/"
+_INFER = "/infer"
 _MODEL_PATH = re.compile(r"/v2/models/([^/]+)(?:/versions/([^/]+))?(?:/(ready|config|stats|infer))?")
-
-
-@dataclass(slots=True)
-class State:
-    """What the apps of one process share. `serving` is None until the model is loaded and warm."""
-
-    model: str
-    serving: Serving | None = None
-    draining: bool = False
-    in_flight: int = field(default=0)
-    statistics: Statistics = field(default_factory=Statistics)
-
-    @property
-    def ready(self) -> bool:
-        """Whether new requests should be sent here."""
-        return self.serving is not None and not self.draining
 
 
 class DataApp:
     """Answers the Open Inference Protocol.
 
-    Counted in the metrics is every request to this model's infer path, whatever its method, version or fate
+    Counted in the metrics is every request to a known model's infer path, whatever its method, version or fate
     (a 404 for an unknown version, a 405, a 503 before the model is loaded); never health, metadata, unknown
     models or other paths: those say nothing about the model.
     """
 
-    def __init__(self, state: State, metrics: Metrics, max_body_bytes: int) -> None:
-        """Serve what `state` holds, counting in `metrics`."""
-        self._state = state
-        self._metrics = metrics
+    def __init__(self, repository: Repository, max_body_bytes: int) -> None:
+        """Serve the models of `repository`."""
+        self._repository = repository
         self._max_body_bytes = max_body_bytes
-        self._infer_path = f"/v2/models/{state.model}/infer"
-        self._infer_start = f"/v2/models/{state.model}/versions/"
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
-        path = scope["path"]
-        if path == self._infer_path or (path.startswith(self._infer_start) and path.endswith("/infer")):
-            await self._infer(scope, receive, send)
-            return
+        path: str = scope["path"]
+        if path.startswith(_MODELS) and path.endswith(_INFER):
+            name, versioned, version = path[len(_MODELS) : -len(_INFER)].partition("/versions/")
+            model = self._repository.models.get(name)
+            if model is not None:
+                await self._infer(model, version if versioned else None, scope, receive, send)
+                return
         headers = self._headers()
         try:
             status, body = self._look_up(scope, path)
@@ -93,109 +75,96 @@ class DataApp:
 
     def _headers(self) -> tuple[Header, ...]:
         # While draining, clients are told to connect anew: to a pod that stays.
-        return (CLOSE,) if self._state.draining else ()
+        return (CLOSE,) if self._repository.draining else ()
 
-    async def _infer(self, scope: Scope, receive: Receive, send: Send) -> None:
-        start = scope.get(STARTED) or time.perf_counter()
-        outcome = "server_error"
+    async def _infer(self, model: Model, version: str | None, scope: Scope, receive: Receive, send: Send) -> None:
+        request = Counted(self._repository, model, scope.get(STARTED) or time.perf_counter())
         headers = self._headers()
         scope[TASK] = asyncio.current_task()
-        self._state.in_flight += 1
         try:
-            body, extra, kind = await self._answer_inference(scope, receive)
+            require_method(scope, "POST")
+            body, extra, kind = await self._answer_inference(request.admit(version), scope, receive)
             await answer(send, 200, body, (*extra, *headers), kind)
-            outcome = "ok"
-            self._metrics.request_seconds.observe(time.perf_counter() - start)
+            request.outcome = "ok"
         except Disconnected:
-            outcome = "client_error"
+            request.outcome = "client_error"
         except asyncio.CancelledError:
             if GONE in scope:
-                outcome = "client_error"
+                request.outcome = "client_error"
                 return
             # The time to finish is over: better an answer that says so than a connection that breaks.
-            outcome = "rejected"
+            request.outcome = "rejected"
             await answer_error(send, Unavailable("the server is shutting down"), headers)
-        except ProtocolError as error:
-            outcome = _OUTCOMES.get(error.status, "client_error" if error.status < 500 else "server_error")
-            await answer_error(send, error, (*self._revision(), *headers))
         except Exception as error:  # noqa: BLE001 - the protocol wants an answer whatever happens
-            event(logger, "unexpected failure", level=logging.ERROR, error=type(error).__name__,
-                  where=origin(error))  # fmt: skip
-            await answer_error(send, ProtocolError("internal error", status=500), headers)
+            await answer_error(send, request.explain(error), (*revision_of(model), *headers))
         finally:
-            self._state.in_flight -= 1
-            self._metrics.requests[outcome] += 1
-            if outcome != "ok":
-                self._state.statistics.failed(time.perf_counter() - start)
+            request.end()
 
-    async def _answer_inference(self, scope: Scope, receive: Receive) -> Answer:
-        require_method(scope, "POST")
-        serving = self._state.serving
-        if serving is None:
-            raise Unavailable("the model is not loaded yet")
-        path = scope["path"]
-        if path is not self._infer_path and path != self._infer_path:
-            version = path[len(self._infer_start) : -len("/infer")]
-            serving.check_version(version)
-        if self._state.in_flight > serving.executor.capacity:
-            raise Overloaded
+    async def _answer_inference(self, serving: Serving, scope: Scope, receive: Receive) -> Answer:
         headers = dict(scope["headers"])
         value = headers.get(LENGTH_HEADER)
         if value is None:
             result = await serving.infer(await read_body(headers, receive, self._max_body_bytes))
         else:
-            length = read_header_length(value)
-            # Spaces before the JSON, so that the first tensor behind it is aligned and need not be copied.
-            lead = -length % _ALIGNMENT
+            length, lead = read_binary_header(value)
             body = await read_body(headers, receive, self._max_body_bytes, lead)
             result = await serving.infer(body, length + lead)
         if len(result[0]) >= MIN_COMPRESSED and (accepted := headers.get(b"accept-encoding")):
-            return await _compress(result, accepted)
+            return await compress_answer(result, accepted)
         return result
 
-    def _revision(self) -> tuple[Header, ...]:
-        serving = self._state.serving
-        return () if serving is None else (serving.revision_header,)
-
     def _look_up(self, scope: Scope, path: str) -> tuple[int, bytes]:
-        state = self._state
+        repository = self._repository
         match path:
             case "/v2/health/live":
                 require_method(scope, "GET", "HEAD")
                 return 200, b'{"live":true}'
             case "/v2/health/ready":
                 require_method(scope, "GET", "HEAD")
-                return _readiness(state, {"ready": state.ready})
+                return _readiness({"ready": repository.ready}, repository.why_not_ready())
             case "/v2":
                 require_method(scope, "GET", "HEAD")
                 return 200, _SERVER
-            case "/v2/models/stats" if state.model != "stats":
-                return self._look_up_model(scope, state.model, None, "stats")
+            case "/v2/models/stats" if "stats" not in repository.models:
+                require_method(scope, "GET", "HEAD")
+                return 200, _statistics(list(repository.servings))
         match = _MODEL_PATH.fullmatch(path)
         if match is None:
             raise not_found(path)
         return self._look_up_model(scope, *match.groups())
 
     def _look_up_model(self, scope: Scope, name: str, version: str | None, verb: str | None) -> tuple[int, bytes]:
-        state = self._state
-        if name != state.model:
-            raise ProtocolError(f"unknown model '{name[:80]}'; this server has '{state.model}'", status=404)
+        model = self._repository.known(name)
         require_method(scope, "GET", "HEAD")
-        serving = state.serving
-        if serving is not None:
-            serving.check_version(version)
         if verb == "ready":
-            return _readiness(state, {"name": name, "ready": state.ready})
-        if serving is None:
-            raise Unavailable("the model is not loaded yet")
+            return self._model_readiness(model, version)
+        serving = model.find(version)
         if verb == "config":
             return 200, serving.config
         if verb == "stats":
-            return 200, orjson.dumps(state.statistics.describe(name, serving.version, self._metrics))
-        return 200, serving.metadata
+            return 200, _statistics([serving] if version is not None else list(model.versions.values()))
+        return 200, orjson.dumps(serving.schema.describe(name, list(model.versions), PLATFORM))
+
+    def _model_readiness(self, model: Model, version: str | None) -> tuple[int, bytes]:
+        why = "shutting down" if self._repository.draining else None
+        try:
+            model.find(version)
+        except Unavailable as error:
+            why = error.message
+        return _readiness({"name": model.name, "ready": why is None}, why)
 
 
-async def _compress(result: Answer, accepted: bytes) -> Answer:
+def read_binary_header(value: bytes) -> tuple[int, int]:
+    """Return the length of the JSON part, and how many spaces to put before it; raises InvalidRequest.
+
+    With them the first tensor behind it is aligned, and need not be copied.
+    """
+    length = read_header_length(value)
+    return length, -length % _ALIGNMENT
+
+
+async def compress_answer(result: Answer, accepted: bytes) -> Answer:
+    """Return `result` in a coding that the client accepts, if it does any that we know."""
     coding = choose_coding(accepted)
     if coding is None:
         return result
@@ -204,8 +173,16 @@ async def _compress(result: Answer, accepted: bytes) -> Answer:
     return await compressed(body, coding), (*headers, *extra), kind
 
 
-def _readiness(state: State, body: dict[str, object]) -> tuple[int, bytes]:
-    if state.ready:
+def revision_of(model: Model) -> tuple[Header, ...]:
+    """Return the header that tells the revision, once the model is loaded."""
+    return () if model.current is None else (model.current.revision_header,)
+
+
+def _statistics(servings: list[Serving]) -> bytes:
+    return orjson.dumps({"model_stats": [each.describe_statistics() for each in servings]})
+
+
+def _readiness(body: dict[str, object], why_not: str | None) -> tuple[int, bytes]:
+    if why_not is None:
         return 200, orjson.dumps(body)
-    why = "shutting down" if state.draining else "the model is not loaded yet"
-    return 503, orjson.dumps({**body, "error": why})
+    return 503, orjson.dumps({**body, "error": why_not})

@@ -8,14 +8,13 @@ from __future__ import annotations
 import asyncio
 import errno
 import socket
-from time import perf_counter
-from typing import Any
 
 from uvicorn.config import Config
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
-from penstock_runtime.server.http import GONE, STARTED, TASK, App, bad_request
+from penstock_runtime.server.connection import Connection
+from penstock_runtime.server.direct import Direct
+from penstock_runtime.server.http import App
 
 # Longer than any common proxy keeps an idle upstream connection (Envoy: 1 h): the side that sends requests
 # must be the one that closes, or a request can meet a closing connection.
@@ -26,36 +25,20 @@ class ListenError(Exception):
     """The address cannot be listened on."""
 
 
-class _Protocol(HttpToolsProtocol):
-    """uvicorn's, with a request's arrival and its client's departure, and our error for bytes that are no HTTP."""
-
-    def on_message_begin(self) -> None:
-        super().on_message_begin()
-        # Many requests can become readable at once; those that wait their turn have begun all the same.
-        self.scope[STARTED] = perf_counter()  # type: ignore[literal-required]
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        super().connection_lost(exc)
-        task: Any = self.scope.get(TASK) if self.scope is not None else None
-        if task is not None and self.cycle is not None and not self.cycle.response_started:
-            self.scope[GONE] = True  # type: ignore[literal-required]
-            task.cancel()
-
-    def send_400_response(self, msg: str) -> None:
-        self.transport.write(bad_request(msg))
-        self.transport.close()
-
-
 class Listener:
     """One port with its app."""
 
-    def __init__(self, app: App, host: str | None, port: int) -> None:
-        """Bind at once, so that a taken port is known before a model is loaded; raises ListenError."""
+    def __init__(self, app: App, host: str | None, port: int, direct: Direct | None = None) -> None:
+        """Bind at once, so that a taken port is known before a model is loaded; raises ListenError.
+
+        `direct`: a short way for requests that need no ASGI.
+        """
+        self._direct = direct
         self._socket = _bind(host, port)
         self.port: int = self._socket.getsockname()[1]
         self._config = Config(
             app,
-            http=_Protocol, ws="none", lifespan="off", interface="asgi3", log_config=None, access_log=False,
+            http=Connection, ws="none", lifespan="off", interface="asgi3", log_config=None, access_log=False,
             server_header=False, date_header=False, proxy_headers=False,
             timeout_keep_alive=KEEP_ALIVE_SECONDS,
         )  # fmt: skip
@@ -66,9 +49,12 @@ class Listener:
     async def start(self) -> None:
         """Accept connections."""
         loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(
-            lambda: _Protocol(self._config, self._state, {}, _loop=loop), sock=self._socket, backlog=2048
-        )
+        self._server = await loop.create_server(lambda: self._connect(loop), sock=self._socket, backlog=2048)
+
+    def _connect(self, loop: asyncio.AbstractEventLoop) -> Connection:
+        connection = Connection(self._config, self._state, {}, _loop=loop)
+        connection.direct = self._direct
+        return connection
 
     async def stop(self, deadline: float) -> bool:
         """Accept no more, close idle connections, finish requests until `deadline` (loop time).

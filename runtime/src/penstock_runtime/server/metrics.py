@@ -9,6 +9,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import chain
 
 OUTCOMES = ("ok", "client_error", "server_error", "rejected", "timeout")
 DURATION_BOUNDS = tuple(round(0.001 * 1.1**k, 9) for k in range(97))
@@ -52,7 +53,7 @@ class Histogram:
 
 
 class Metrics:
-    """All series of one pod except feedback, which has labels of its own."""
+    """All series of one model in one pod except feedback, which has labels of its own."""
 
     def __init__(self, model: str, revision: str) -> None:
         """Start every series at 0, labelled with `model` and `revision`."""
@@ -66,6 +67,7 @@ class Metrics:
         self.batch_size = Histogram(BATCH_BOUNDS)
         self.prediction_values = Histogram(VALUE_BOUNDS)
         self.classes: Counter[str] = Counter()
+        self.loads = {"ok": 0, "failed": 0}
         self.model_loaded = 0
         self.load_seconds = 0.0
         self._posted: deque[Callable[[], None]] = deque()
@@ -117,7 +119,10 @@ class Metrics:
             yield f'penstock_shadow_pairs_total{{{labels},result="{result}"}} 0'
         yield from family("penstock_model_loaded", "gauge", "1 once the model is loaded and warm")
         yield f"penstock_model_loaded{{{labels}}} {self.model_loaded}"
-        yield from family("penstock_model_load_seconds", "gauge", "Time to load and warm the model")
+        yield from family("penstock_model_loads_total", "counter", "Loads of the model by result")
+        for result, count in self.loads.items():
+            yield f'penstock_model_loads_total{{{labels},result="{result}"}} {count}'
+        yield from family("penstock_model_load_seconds", "gauge", "Time that the last load and warm-up took")
         yield f"penstock_model_load_seconds{{{labels}}} {self.load_seconds!r}"
 
 
@@ -145,5 +150,12 @@ def count_class(classes: Counter[str], item: str, count: int) -> None:
 
 
 def exposition(parts: Iterable[Iterable[str]]) -> bytes:
-    """Return the text of all `parts`, in Prometheus' text format 0.0.4."""
-    return ("\n".join(line for part in parts for line in part) + "\n").encode()
+    """Return the text of all `parts`, in Prometheus' text format 0.0.4, which wants each metric's lines together."""
+    families: dict[str, list[str]] = {}
+    lines: list[str] = []
+    for line in chain.from_iterable(parts):
+        if line.startswith("# HELP"):
+            lines = families.setdefault(line, [])
+        elif not line.startswith("# TYPE") or not lines:
+            lines.append(line)
+    return "".join("\n".join((head, *lines, "")) for head, lines in families.items()).encode()

@@ -5,13 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
-
-import orjson
+from dataclasses import dataclass, field
+from typing import Any
 
 from penstock_runtime.engine.executor import Executor
 from penstock_runtime.engine.line import Ran
-from penstock_runtime.engine.session import PLATFORM, Tensor
+from penstock_runtime.engine.session import Tensor
 from penstock_runtime.protocol.decode import Decoder
 from penstock_runtime.protocol.encode import encode_response
 from penstock_runtime.protocol.errors import ProtocolError
@@ -29,15 +28,14 @@ LENGTH_HEADER = b"inference-header-content-length"
 
 # Body, headers, content type.
 Answer = tuple[bytes, tuple[Header, ...], Header]
-# What a run gave, the answer made of it, what was predicted, and the seconds that all but the run took.
-_Answered = tuple[Ran, Answer, Sequence[Prediction], float]
 
 
 @dataclass(eq=False)
 class Serving:
-    """A loaded model with all that answering for it takes.
+    """A loaded version of a model with all that answering for it takes.
 
     `config`: its configuration as the protocol shows it. `timeout`: seconds a request may wait and run.
+    `in_flight`: requests that are being answered by it; `calls`: others, whose thread is not the event loop's.
     """
 
     name: str
@@ -50,28 +48,42 @@ class Serving:
     statistics: Statistics
     config: bytes
     timeout: float
+    in_flight: int = 0
+    calls: set[object] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         """Prepare what every request needs."""
         self._decoder = Decoder(self.schema)
         self._datatypes = {spec.name: spec.datatype for spec in self.schema.outputs}
-        self.metadata = orjson.dumps(self.schema.describe(self.name, self.version, PLATFORM))
         self.revision_header: Header = (b"penstock-revision", self.metrics.revision.encode())
 
-    def check_version(self, version: str | None) -> None:
-        """Raise the 404 unless `version` is None or the one that is loaded."""
-        if version is not None and version != self.version:
-            raise ProtocolError(
-                f"model '{self.name}' has no version '{version[:80]}'; it has '{self.version}'", status=404
-            )
+    def count_run(self, rows: int, seconds: float) -> None:
+        """Count one run of the model, which may be one of several requests."""
+        self.metrics.batch_size.observe(rows)
+        self.statistics.ran(rows, seconds)
+
+    def describe_statistics(self) -> dict[str, Any]:
+        """Return its entry of the statistics extension."""
+        self.metrics.settle()
+        return self.statistics.describe(self.name, self.version)
 
     async def infer(self, body: bytes, header_length: int | None = None) -> Answer:
         """Return the answer to a request whose first `header_length` bytes are JSON; raises ProtocolError."""
         begun = time.perf_counter()
         request = self._decoder.decode(body, header_length)
         decoding = time.perf_counter() - begun
-        ran, answer, predictions, encoding = await self._answer(request)
-        self.count_answer(request.rows, ran, predictions, decoding, encoding)
+        fetched = self.fetched(request)
+        return self.finish(request, fetched, await self.executor.run(fetched, request.inputs, self.timeout), decoding)
+
+    def decode(self, body: bytes, header_length: int | None) -> InferRequest:
+        """Return the request whose first `header_length` bytes are JSON (None: all); raises ProtocolError."""
+        return self._decoder.decode(body, header_length)
+
+    def finish(self, request: InferRequest, fetched: Sequence[str], ran: Ran, decoding: float) -> Answer:
+        """Return the answer to `request`, of which `ran` gave the outputs `fetched`, and count it."""
+        begun = time.perf_counter()
+        answer, predictions = self._encode(request, fetched, ran)
+        self.count_answer(request.rows, ran, predictions, decoding, time.perf_counter() - begun)
         return answer
 
     def fetched(self, request: InferRequest) -> tuple[str, ...]:
@@ -106,12 +118,11 @@ class Serving:
     async def rehearse(self) -> None:
         """Go the whole way once with a synthetic request, uncounted, so that the first user need not."""
         with suppress(ProtocolError):
-            await self._answer(self._decoder.decode(*synthetic_request(self.schema)))
+            request = self._decoder.decode(*synthetic_request(self.schema))
+            fetched = self.fetched(request)
+            self._encode(request, fetched, await self.executor.run(fetched, request.inputs, self.timeout))
 
-    async def _answer(self, request: InferRequest) -> _Answered:
-        fetched = self.fetched(request)
-        ran = await self.executor.run(fetched, request.inputs, self.timeout)
-        begun = time.perf_counter()
+    def _encode(self, request: InferRequest, fetched: Sequence[str], ran: Ran) -> tuple[Answer, Sequence[Prediction]]:
         predictions = self.decide(fetched, ran, request.rows)
         response, length = encode_response(
             self.name, self.version, request.id, self.tensors(request, ran), request.binary
@@ -122,4 +133,4 @@ class Serving:
             answer: Answer = response, headers, JSON_TYPE
         else:
             answer = response, (*headers, (LENGTH_HEADER, b"%d" % length)), BINARY_TYPE
-        return ran, answer, predictions, time.perf_counter() - begun
+        return answer, predictions

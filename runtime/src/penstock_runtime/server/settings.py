@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar, cast
 
+from penstock_runtime.engine.locate import VersionPolicy
 from penstock_runtime.server.units import parse_duration, parse_size
 
 # As in the CRD.
@@ -53,10 +54,16 @@ class Feedback:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Everything a serving process is told. Ports of 0 are chosen by the system and logged; None is not served."""
+    """Everything a serving process is told. Ports of 0 are chosen by the system and logged; None: not served.
+
+    `model_name` None: `model_path` is a repository, each of whose folders is a model. `model_control`: whether
+    models may be loaded and unloaded by the admin port.
+    """
 
     model_path: Path
-    model_name: str
+    model_name: str | None
+    version_policy: VersionPolicy
+    model_control: bool
     revision: str
     host: str | None
     http_port: int
@@ -74,7 +81,13 @@ class Settings:
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Declare the options of `penstock-runtime serve`."""
-    parser.add_argument("--model-path", type=Path, required=True, help="an .onnx file, or a folder with one")
+    where = parser.add_mutually_exclusive_group(required=True)
+    where.add_argument("--model-path", type=Path, help="an .onnx file, a folder with one, or with numbered folders")
+    where.add_argument("--model-repository", type=Path, help="a folder whose every folder is a model by its name")
+    parser.add_argument("--versions", default="latest", metavar="POLICY",
+                        help="numbered folders to serve: latest (default), all, or numbers such as 3,5")  # fmt: skip
+    parser.add_argument("--model-control", choices=("none", "explicit"), default="none",
+                        help="explicit: models can be loaded and unloaded by requests to the admin port")  # fmt: skip
     parser.add_argument("--model-name", help="name in URLs (default: $PENSTOCK_MODEL, else the path's name)")
     parser.add_argument("--host", help="address to listen on (default: every address)")
     parser.add_argument("--http-port", type=int, default=8080, help="inference and health")
@@ -94,10 +107,15 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def read_settings(args: Namespace, env: Mapping[str, str]) -> Settings:
     """Return the settings of `args` and `env`; raises SettingsError naming what is wrong."""
-    name = args.model_name or env.get("PENSTOCK_MODEL") or args.model_path.resolve().stem
+    path: Path = args.model_path or args.model_repository
+    name = None
+    if args.model_repository is None:
+        name = args.model_name or env.get("PENSTOCK_MODEL") or path.resolve().stem
     return Settings(
-        model_path=args.model_path,
+        model_path=path,
         model_name=name,
+        version_policy=read_versions(args.versions),
+        model_control=args.model_control == "explicit",
         revision=env.get("PENSTOCK_REVISION") or "none",
         host=args.host,
         http_port=args.http_port,
@@ -112,6 +130,16 @@ def read_settings(args: Namespace, env: Mapping[str, str]) -> Settings:
         serving=read_serving(_json_object(env, "PENSTOCK_SERVING")),
         feedback=read_feedback(_json_object(env, "PENSTOCK_FEEDBACK")),
     )
+
+
+def read_versions(text: str) -> VersionPolicy:
+    """Return the policy that `--versions` names; raises SettingsError."""
+    if text in ("latest", "all"):
+        return VersionPolicy(1 if text == "latest" else None)
+    numbers = text.split(",")
+    if not all(number.strip().isdecimal() for number in numbers):
+        raise SettingsError(f"versions: '{text}' is none of latest, all, or numbers such as 3,5")
+    return VersionPolicy(None, frozenset(map(int, numbers)))
 
 
 def read_serving(spec: Mapping[str, Any]) -> Serving:

@@ -10,7 +10,6 @@ import time
 from typing import Any
 
 from penstock_runtime.engine.line import Ran
-from penstock_runtime.server.metrics import Metrics
 
 # Sizes of batches beyond these are counted together and not listed, so that no client can make the answer grow.
 MAX_BATCH_SIZES = 128
@@ -19,23 +18,25 @@ _STAGES = ("queue", "compute_input", "compute_infer", "compute_output")
 
 
 class Statistics:
-    """The numbers of one model, but for those that Metrics has."""
+    """The numbers of one version of a model."""
 
-    __slots__ = ("_answered", "_batches", "_fail", "_last")
+    __slots__ = ("_answered", "_batches", "_fail", "_last", "_success")
 
     def __init__(self) -> None:
         """Start at 0."""
         self._fail = [0, 0.0]
+        self._success = [0, 0.0]
         self._last = 0.0
         # Requests, seconds of each stage, rows in all.
         self._answered = [0.0] * 6
         # Rows of a run -> runs; seconds of its requests' decoding, of the runs, of its requests' encoding.
         self._batches: dict[int, list[float]] = {}
 
-    def failed(self, seconds: float) -> None:
-        """Count a request that was not answered with 200, by its whole time."""
-        self._fail[0] += 1
-        self._fail[1] += seconds
+    def ended(self, seconds: float, success: bool) -> None:
+        """Count a request by its whole time; `success`: whether it was answered with 200."""
+        ended = self._success if success else self._fail
+        ended[0] += 1
+        ended[1] += seconds
 
     def ran(self, rows: int, seconds: float) -> None:
         """Count one run of the model, which may be one of several requests."""
@@ -61,18 +62,17 @@ class Statistics:
         key = rows if len(self._batches) < MAX_BATCH_SIZES else _OTHERS
         return self._batches.setdefault(key, [0.0] * 4)
 
-    def describe(self, name: str, version: str, metrics: Metrics) -> dict[str, Any]:
-        """Return the numbers as the extension shows them; successes are those of `metrics`."""
-        metrics.settle()
+    def describe(self, name: str, version: str) -> dict[str, Any]:
+        """Return the numbers as an entry of the extension's `model_stats`."""
         count, *stages, rows = self._answered
-        return {"model_stats": [{
+        return {
             "name": name,
             "version": version,
             "last_inference": int(self._last * 1000),
             "inference_count": int(rows),
             "execution_count": int(sum(batch[0] for batch in self._batches.values())),
             "inference_stats": {
-                "success": _duration(metrics.requests["ok"], metrics.request_seconds.sum),
+                "success": _duration(*self._success),
                 "fail": _duration(*self._fail),
                 **{stage: _duration(count, seconds) for stage, seconds in zip(_STAGES, stages, strict=True)},
                 "cache_hit": _duration(0, 0.0),
@@ -84,7 +84,7 @@ class Statistics:
                 for size, batch in sorted(self._batches.items()) if size != _OTHERS
             ],
             "memory_usage": [],
-        }]}  # fmt: skip
+        }  # fmt: skip
 
 
 def _duration(count: float, seconds: float) -> dict[str, int]:

@@ -54,11 +54,12 @@ class PredictionId:
 
 
 class Issuer:
-    """Makes ids for the predictions of one process."""
+    """Makes ids for the predictions of one model in one process."""
 
-    def __init__(self, keys: Keys, revision: str, cohort: str) -> None:
-        """Sign with `keys`' current key, for `revision` in `cohort`."""
+    def __init__(self, keys: Keys, revision: str, cohort: str, model: str) -> None:
+        """Sign with `keys`' current key, for `revision` of `model` in `cohort`."""
         self._keys = keys
+        self._model = _person(model)
         self._revision = revision
         self._origin = int.from_bytes(os.urandom(4), "big")
         # Its next() is atomic: ids are issued by several threads.
@@ -80,11 +81,11 @@ class Issuer:
             + _TAIL.pack(min(rows, 0xFFFF), kind)
             + payload
         )
-        return urlsafe_b64encode(raw + _mac(raw, self._keys.current)).rstrip(b"=")
+        return urlsafe_b64encode(raw + _mac(raw, self._keys.current, self._model)).rstrip(b"=")
 
 
-def read_id(text: str, keys: Keys) -> PredictionId:
-    """Return the id that `text` is; raises ForgedId unless one of `keys` signed it."""
+def read_id(text: str, keys: Keys, model: str) -> PredictionId:
+    """Return the id that `text` is; raises ForgedId unless one of `keys` signed it for `model`."""
     if len(text) > MAX_ID_CHARS:
         raise ForgedId
     try:
@@ -92,8 +93,8 @@ def read_id(text: str, keys: Keys) -> PredictionId:
     except ValueError:
         raise ForgedId from None
     body, mac = raw[:-_MAC_BYTES], raw[-_MAC_BYTES:]
-    if not any(key is not None and hmac.compare_digest(mac, _mac(body, key))
-               for key in (keys.current, keys.previous)):  # fmt: skip
+    person = _person(model)
+    if not any(hmac.compare_digest(mac, _mac(body, key, person)) for key in keys.verifying):
         raise ForgedId
     try:
         return _unpack(body)
@@ -101,8 +102,13 @@ def read_id(text: str, keys: Keys) -> PredictionId:
         raise ForgedId from None
 
 
-def _mac(raw: bytes, key: bytes) -> bytes:
-    return hashlib.blake2s(raw, digest_size=_MAC_BYTES, key=key).digest()
+def _mac(raw: bytes, key: bytes, person: bytes) -> bytes:
+    return hashlib.blake2s(raw, digest_size=_MAC_BYTES, key=key, person=person).digest()
+
+
+def _person(model: str) -> bytes:
+    # What makes an id of one model worthless for another one that signs with the same key.
+    return hashlib.blake2s(model.encode(), digest_size=hashlib.blake2s.PERSON_SIZE).digest()
 
 
 def _short_text(text: str) -> bytes:

@@ -33,8 +33,9 @@ class Intake:
     one entry a row (null: not known). An item counts once per pod within the window.
     """
 
-    def __init__(self, keys: Keys, judge: Judge, ledger: Ledger, tally: Tally) -> None:
+    def __init__(self, model: str, keys: Keys, judge: Judge, ledger: Ledger, tally: Tally) -> None:
         """Put the parts together; `judge` may be exchanged at any time."""
+        self._model = model
         self._keys = keys
         self.judge = judge
         self._ledger = ledger
@@ -62,7 +63,7 @@ class Intake:
 
     def _take_one(self, text: str, kind: str, value: object, now: float) -> str | None:
         try:
-            known = read_id(text, self._keys)
+            known = read_id(text, self._keys, self._model)
         except ForgedId:
             return "unmatched"
         if known.issued > now + MAX_SKEW:

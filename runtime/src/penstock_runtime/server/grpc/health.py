@@ -10,7 +10,7 @@ from grpc_health.v1 import health_pb2
 
 from penstock_runtime.protocol.errors import ProtocolError
 from penstock_runtime.server.grpc.core import Call
-from penstock_runtime.server.grpc.models import Models
+from penstock_runtime.server.repository.repository import Repository
 
 SERVICE = "grpc.health.v1.Health"
 
@@ -21,9 +21,9 @@ Response = health_pb2.HealthCheckResponse
 class Health:
     """Tells what the models say at the moment; on the event loop."""
 
-    def __init__(self, models: Models) -> None:
-        """Look at `models`."""
-        self._models = models
+    def __init__(self, repository: Repository) -> None:
+        """Look at the models of `repository`."""
+        self._repository = repository
         self._changed = asyncio.Event()
 
     def changed(self) -> None:
@@ -52,11 +52,11 @@ class Health:
 
     def _status(self, service: str) -> Any:
         if service:
-            model = self._models.models.get(service)
+            model = self._repository.models.get(service)
             if model is None:
                 return Response.SERVICE_UNKNOWN
             with suppress(ProtocolError):
                 model.find(None)
-                return Response.NOT_SERVING if self._models.draining else Response.SERVING
+                return Response.NOT_SERVING if self._repository.draining else Response.SERVING
             return Response.NOT_SERVING
-        return Response.SERVING if self._models.ready else Response.NOT_SERVING
+        return Response.SERVING if self._repository.ready else Response.NOT_SERVING

@@ -18,29 +18,33 @@ from penstock_runtime.protocol.grpc.codec import MessageDecoder, encode, parse
 from penstock_runtime.server.feedback.ids import Prediction
 from penstock_runtime.server.grpc.codes import status_of
 from penstock_runtime.server.grpc.core import Call, Metadata
-from penstock_runtime.server.grpc.models import Model, Models
 from penstock_runtime.server.metrics import outcome_of
+from penstock_runtime.server.repository.model import Model
+from penstock_runtime.server.repository.repository import Repository
 from penstock_runtime.server.serving import Serving
 
 logger = logging.getLogger(__name__)
 
+# Calls under way while no model is loaded, which all end as soon as their message has come.
+_UNLOADED_CAPACITY = 256
 NO_MESSAGE = InvalidRequest("the call has no message")
 
 
 class Inferences:
     """All ModelInfer calls that are under way."""
 
-    def __init__(self, models: Models) -> None:
-        """Answer by `models`."""
-        self.models = models
+    def __init__(self, repository: Repository) -> None:
+        """Answer by the models of `repository`."""
+        self.repository = repository
         self.under_way: set[Inference] = set()
         self._decoders: WeakKeyDictionary[Serving, MessageDecoder] = WeakKeyDictionary()
 
     def take(self, call: Call) -> None:
         """Answer `call`, or refuse it unread if too many are under way."""
-        inference = Inference(self, call)
+        models = list(self.repository.models.values())
+        inference = Inference(self, call, models[0] if len(models) == 1 else None)
         self.under_way.add(inference)
-        if len(self.under_way) > self.models.capacity:
+        if len(self.under_way) > _capacity(models):
             inference.fail(Overloaded())
         else:
             call.receive(inference.answer)
@@ -69,12 +73,12 @@ class Inference:
 
     __slots__ = ("_inferences", "_model", "_serving", "call", "received")
 
-    def __init__(self, inferences: Inferences, call: Call) -> None:
-        """Nothing is known but that it has arrived: it can only be meant for the only model, if there is one."""
+    def __init__(self, inferences: Inferences, call: Call, model: Model | None) -> None:
+        """Nothing is known but that it has arrived; `model`: the only one, which it then is meant for."""
         self.call = call
         self.received = False
         self._inferences = inferences
-        self._model = inferences.models.only()
+        self._model = model
         self._serving: Serving | None = None
 
     def answer(self, payload: bytes | None) -> None:
@@ -87,8 +91,8 @@ class Inference:
         try:
             message = parse(payload)
             self._model = None
-            self._model = self._inferences.models.known(message.model_name)
-            serving = self._serving = self._model.find(message.model_version or None)
+            self._model = self._inferences.repository.known(message.model_name)
+            serving = self._admit(self._model, message.model_version or None)
             request = self._inferences.decoder(serving).decode(message)
             decoding = time.perf_counter() - begun
             fetched = serving.fetched(request)
@@ -103,6 +107,18 @@ class Inference:
                 self._succeed(serving, request, fetched, ran, decoding, here=True)
         except Exception as error:  # noqa: BLE001 - the protocol wants an answer whatever happens
             self.fail(error)
+
+    def _admit(self, model: Model, version: str | None) -> Serving:
+        while True:
+            serving = self._serving = model.find(version)
+            serving.calls.add(self)
+            # Unless it was exchanged just now, it stays until we have left it.
+            if model.find(version) is serving:
+                break
+            serving.calls.discard(self)
+        if len(serving.calls) + serving.in_flight > serving.executor.capacity:
+            raise Overloaded
+        return serving
 
     async def _run(
         self, serving: Serving, request: InferRequest, fetched: tuple[str, ...], seconds: float, decoding: float
@@ -132,7 +148,7 @@ class Inference:
         answered = _Answered(request.rows, ran, here, predictions, now - self.call.began, decoding, now - begun)
         # Before the answer goes out: who has it must find it counted.
         serving.metrics.post(partial(_count_answer, serving, answered))
-        self._inferences.under_way.discard(self)
+        self._end()
         self.call.finish(answer, metadata=(_revision(serving), ("penstock-prediction-id", issued)))
 
     def fail(self, error: Exception) -> None:
@@ -151,10 +167,15 @@ class Inference:
         self.call.finish(status=status_of(NO_MESSAGE))
 
     def _count_failure(self, outcome: str) -> None:
-        self._inferences.under_way.discard(self)
+        self._end()
         if self._model is not None:
             seconds = time.perf_counter() - self.call.began
-            self._model.metrics.post(partial(_count_failure, self._model, outcome, seconds))
+            self._model.metrics.post(partial(_count_failure, self._model, self._serving, outcome, seconds))
+
+    def _end(self) -> None:
+        self._inferences.under_way.discard(self)
+        if self._serving is not None:
+            self._serving.calls.discard(self)
 
 
 class _Answered(NamedTuple):
@@ -169,6 +190,14 @@ class _Answered(NamedTuple):
     encoding: float
 
 
+def _capacity(models: list[Model]) -> int:
+    """Return how many calls may be under way before it is known whom they are for."""
+    servings = [serving for model in models for serving in list(model.versions.values())]
+    if not servings:
+        return _UNLOADED_CAPACITY
+    return sum(serving.executor.capacity - serving.in_flight for serving in servings)
+
+
 def _revision(serving: Serving) -> tuple[str, bytes]:
     return "penstock-revision", serving.revision_header[1]
 
@@ -176,15 +205,17 @@ def _revision(serving: Serving) -> tuple[str, bytes]:
 # From here on: on the event loop.
 
 
-def _count_failure(model: Model, outcome: str, seconds: float) -> None:
+def _count_failure(model: Model, serving: Serving | None, outcome: str, seconds: float) -> None:
     model.metrics.requests[outcome] += 1
-    model.state.statistics.failed(seconds)
+    if serving is not None:
+        serving.statistics.ended(seconds, success=False)
 
 
 def _count_answer(serving: Serving, answered: _Answered) -> None:
     rows, ran, here, predictions, total, decoding, encoding = answered
     serving.metrics.requests["ok"] += 1
     serving.metrics.request_seconds.observe(total)
+    serving.statistics.ended(total, success=True)
     if here:
         serving.executor.on_run(ran.rows, ran.ran)
     serving.count_answer(rows, ran, predictions, decoding, encoding)

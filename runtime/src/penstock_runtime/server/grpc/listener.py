@@ -13,10 +13,10 @@ os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 from penstock_runtime.server.grpc.core import Server
 from penstock_runtime.server.grpc.health import Health
 from penstock_runtime.server.grpc.inference import Inferences
-from penstock_runtime.server.grpc.models import Models
 from penstock_runtime.server.grpc.services import Services
 from penstock_runtime.server.http import BODY_SECONDS
 from penstock_runtime.server.listener import ListenError, probe
+from penstock_runtime.server.repository.repository import Repository
 
 # For answers that are on their way, and for streams to end, once the last inference has been answered.
 _FLUSH_SECONDS = 1.0
@@ -36,7 +36,7 @@ class GrpcListener:
     """One port with the gRPC services."""
 
     def __init__(
-        self, models: Models, host: str | None, port: int, max_message_bytes: int, drain_seconds: float = 0.0
+        self, repository: Repository, host: str | None, port: int, max_message_bytes: int, drain_seconds: float = 0.0
     ) -> None:
         """Bind at once, so that a taken port is known before a model is loaded; raises ListenError.
 
@@ -54,8 +54,8 @@ class GrpcListener:
         self.port = self._server.port
         if not self.port:
             raise ListenError(f"cannot listen on {address} port {port} for gRPC")
-        self._health = Health(models)
-        self._inferences = Inferences(models)
+        self._health = Health(repository)
+        self._inferences = Inferences(repository)
         self._services = Services(self._inferences, self._health)
 
     def start(self) -> None:

@@ -21,8 +21,8 @@ from penstock_runtime.server.grpc import health
 from penstock_runtime.server.grpc.codes import status_of
 from penstock_runtime.server.grpc.core import Call
 from penstock_runtime.server.grpc.inference import NO_MESSAGE, Inferences
-from penstock_runtime.server.grpc.models import Models
 from penstock_runtime.server.http import BODY_SECONDS
+from penstock_runtime.server.repository.repository import Repository
 
 logger = logging.getLogger(__name__)
 
@@ -48,7 +48,7 @@ class Services:
         self._open_ended: set[Call] = set()
         answers: dict[str, tuple[type[Message], _Answer]] = {
             f"/{health.SERVICE}/Check": (health_pb2.HealthCheckRequest, watched.check),
-            **{f"/{SERVICE}/{name}": method for name, method in _methods(inferences.models).items()},
+            **{f"/{SERVICE}/{name}": method for name, method in _methods(inferences.repository).items()},
         }
         self._methods: dict[bytes, tuple[set[Call], _Stream]] = {
             **{path.encode(): (self._ordinary, partial(_answer_one, *method)) for path, method in answers.items()},
@@ -96,52 +96,59 @@ class Services:
             call.finish(status=status_of(error))
 
 
-def _methods(models: Models) -> dict[str, tuple[type[Message], _Answer]]:
+def _methods(repository: Repository) -> dict[str, tuple[type[Message], _Answer]]:
     return {
         "ServerLive": (pb.ServerLiveRequest, lambda _: pb.ServerLiveResponse(live=True)),
-        "ServerReady": (pb.ServerReadyRequest, lambda _: pb.ServerReadyResponse(ready=models.ready)),
-        "ModelReady": (pb.ModelReadyRequest, partial(_model_ready, models)),
+        "ServerReady": (pb.ServerReadyRequest, lambda _: pb.ServerReadyResponse(ready=repository.ready)),
+        "ModelReady": (pb.ModelReadyRequest, partial(_model_ready, repository)),
         "ServerMetadata": (pb.ServerMetadataRequest, _server_metadata),
-        "ModelMetadata": (pb.ModelMetadataRequest, partial(_model_metadata, models)),
-        "ModelConfig": (pb.ModelConfigRequest, partial(_model_config, models)),
-        "ModelStatistics": (pb.ModelStatisticsRequest, partial(_model_statistics, models)),
-        "RepositoryIndex": (pb.RepositoryIndexRequest, partial(_repository_index, models)),
+        "ModelMetadata": (pb.ModelMetadataRequest, partial(_model_metadata, repository)),
+        "ModelConfig": (pb.ModelConfigRequest, partial(_model_config, repository)),
+        "ModelStatistics": (pb.ModelStatisticsRequest, partial(_model_statistics, repository)),
+        "RepositoryIndex": (pb.RepositoryIndexRequest, partial(_repository_index, repository)),
         "RepositoryModelLoad": (pb.RepositoryModelLoadRequest, _only_for_admins),
         "RepositoryModelUnload": (pb.RepositoryModelUnloadRequest, _only_for_admins),
     }
 
 
-def _model_ready(models: Models, request: pb.ModelReadyRequest) -> Message:
-    model = models.known(request.name)
+def _model_ready(repository: Repository, request: pb.ModelReadyRequest) -> Message:
+    model = repository.known(request.name)
     try:
         model.find(request.version or None)
     except Unavailable:
         return pb.ModelReadyResponse(ready=False)
-    return pb.ModelReadyResponse(ready=not models.draining)
+    return pb.ModelReadyResponse(ready=not repository.draining)
 
 
 def _server_metadata(_: object) -> Message:
     return pb.ServerMetadataResponse(name="penstock-runtime", version=__version__, extensions=EXTENSIONS)
 
 
-def _model_metadata(models: Models, request: pb.ModelMetadataRequest) -> Message:
-    serving = models.known(request.name).find(request.version or None)
-    described = serving.schema.describe(serving.name, serving.version, PLATFORM)
+def _model_metadata(repository: Repository, request: pb.ModelMetadataRequest) -> Message:
+    model = repository.known(request.name)
+    described = model.find(request.version or None).schema.describe(model.name, list(model.versions), PLATFORM)
     return _from_dict(described, pb.ModelMetadataResponse())
 
 
-def _model_config(models: Models, request: pb.ModelConfigRequest) -> Message:
-    serving = models.known(request.name).find(request.version or None)
+def _model_config(repository: Repository, request: pb.ModelConfigRequest) -> Message:
+    serving = repository.find(request.name, request.version or None)
     return _from_dict({"config": orjson.loads(serving.config)}, pb.ModelConfigResponse())
 
 
-def _model_statistics(models: Models, request: pb.ModelStatisticsRequest) -> Message:
-    entries = models.statistics(request.name, request.version or None)
-    return _from_dict({"model_stats": entries}, pb.ModelStatisticsResponse())
+def _model_statistics(repository: Repository, request: pb.ModelStatisticsRequest) -> Message:
+    if not request.name:
+        servings = list(repository.servings)
+    elif request.version:
+        servings = [repository.find(request.name, request.version)]
+    else:
+        model = repository.known(request.name)
+        model.find()
+        servings = list(model.versions.values())
+    return _from_dict({"model_stats": [each.describe_statistics() for each in servings]}, pb.ModelStatisticsResponse())
 
 
-def _repository_index(models: Models, request: pb.RepositoryIndexRequest) -> Message:
-    return _from_dict({"models": models.index(request.ready)}, pb.RepositoryIndexResponse())
+def _repository_index(repository: Repository, request: pb.RepositoryIndexRequest) -> Message:
+    return _from_dict({"models": repository.index(request.ready)}, pb.RepositoryIndexResponse())
 
 
 def _only_for_admins(_: object) -> NoReturn:

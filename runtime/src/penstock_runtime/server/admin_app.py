@@ -1,0 +1,95 @@
+"""The admin port: feedback, and the model repository. It is never in the public route."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import orjson
+
+from penstock_runtime.engine.errors import ModelLoadError
+from penstock_runtime.protocol.errors import InvalidRequest, ProtocolError, Unavailable
+from penstock_runtime.server.http import (
+    Disconnected,
+    Receive,
+    Scope,
+    Send,
+    answer,
+    answer_error,
+    not_found,
+    read_body,
+    require_method,
+)
+from penstock_runtime.server.repository.repository import Repository
+from penstock_runtime.server.settings import SettingsError
+
+# 10,000 items of an id of some 100 bytes and a label, with room to spare.
+MAX_FEEDBACK_BYTES = 16 * 2**20
+MAX_REQUEST_BYTES = 2**20
+_FEEDBACK_PATH = re.compile(r"/v2/models/([^/]+)/feedback")
+_REPOSITORY_PATH = re.compile(r"/v2/repository/models/([^/]+)/(load|unload)")
+
+_NO_CONTROL = "this server's models cannot be exchanged; it would have to be started with --model-control explicit"
+
+
+class AdminApp:
+    """POST /v2/models/{model}/feedback, /v2/repository/index, /v2/repository/models/{model}/load and /unload."""
+
+    def __init__(self, repository: Repository, model_control: bool) -> None:
+        """Take feedback for the models of `repository`, and with `model_control` commands on it."""
+        self._repository = repository
+        self._model_control = model_control
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        try:
+            result = await self._answer(scope, receive)
+        except Disconnected:
+            return
+        except ProtocolError as error:
+            await answer_error(send, error)
+        else:
+            await answer(send, 200, orjson.dumps(result))
+
+    async def _answer(self, scope: Scope, receive: Receive) -> Any:
+        path = scope["path"]
+        headers = dict(scope["headers"])
+        if (match := _FEEDBACK_PATH.fullmatch(path)) is not None:
+            model = self._repository.known(match[1])
+            require_method(scope, "POST")
+            if model.intake is None:
+                raise Unavailable("the model is not loaded yet")
+            return await model.intake.take(await read_body(headers, receive, MAX_FEEDBACK_BYTES))
+        if path == "/v2/repository/index":
+            require_method(scope, "POST")
+            body = _read_object(await read_body(headers, receive, MAX_REQUEST_BYTES))
+            return self._repository.index(only_ready=body.get("ready") is True)
+        if (match := _REPOSITORY_PATH.fullmatch(path)) is not None:
+            require_method(scope, "POST")
+            if not self._model_control:
+                raise ProtocolError(_NO_CONTROL, status=403)
+            body = _read_object(await read_body(headers, receive, MAX_REQUEST_BYTES))
+            await self._command(match[1], match[2], body)
+            return {}
+        raise not_found(path)
+
+    async def _command(self, name: str, verb: str, body: dict[str, Any]) -> None:
+        if verb == "unload":
+            await self._repository.unload(name)
+            return
+        if body.get("parameters"):
+            raise InvalidRequest("a model is loaded as it lies in its folder; parameters are not supported")
+        try:
+            await self._repository.load(name)
+        except (ModelLoadError, SettingsError) as error:
+            raise ProtocolError(f"model '{name[:80]}' was not loaded, nothing has changed: {error}") from None
+
+
+def _read_object(body: bytes) -> dict[str, Any]:
+    try:
+        value = orjson.loads(body) if body else {}
+    except orjson.JSONDecodeError as error:
+        raise InvalidRequest(f"the body is not valid JSON: {error}") from None
+    if type(value) is not dict:
+        raise InvalidRequest("the body must be a JSON object")
+    return value

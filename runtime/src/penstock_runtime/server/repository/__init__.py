@@ -1,0 +1,1 @@
+"""The models of one server: found, loaded, exchanged while they serve, unloaded."""
