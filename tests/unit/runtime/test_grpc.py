@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from google.protobuf import descriptor_pb2
-from grpc import StatusCode
+from grpc import Compression, StatusCode
 from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2
 
@@ -276,6 +276,18 @@ def test_a_message_beyond_the_limit_is_refused_and_the_largest_goes(start_server
     with Client(server.grpc_port) as client:
         assert client.infer(iris_raw(*[SETOSA] * 500)).code == StatusCode.OK
         assert client.infer(iris_raw(*[SETOSA] * 520)).code == StatusCode.RESOURCE_EXHAUSTED
+
+
+def test_messages_may_be_compressed_and_the_limit_holds_for_what_they_become(start_server: Start) -> None:
+    server = start_server("iris", PENSTOCK_SERVING='{"maxBodyBytes":"1Mi"}').ready()
+    with Client(server.grpc_port) as client:
+        infer = client.channel.unary_unary(INFER, None, pb.ModelInferResponse.FromString)
+        answer = infer(iris_raw(*[SETOSA] * 1000).SerializeToString(), compression=Compression.Gzip)
+        assert from_bytes("INT64", answer.raw_output_contents[0]) == [0] * 1000
+        failed = infer.future(bytes(2**26), compression=Compression.Gzip).exception()
+        assert (failed.code(), failed.details()) == (
+            StatusCode.RESOURCE_EXHAUSTED, "Decompressed message larger than max",
+        )  # fmt: skip
 
 
 def test_answers_may_be_larger_than_requests(start_server: Start) -> None:
