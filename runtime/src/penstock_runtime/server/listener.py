@@ -6,7 +6,6 @@ uvicorn's Server takes over signals and shuts down at once on SIGTERM; a drain n
 from __future__ import annotations
 
 import asyncio
-import errno
 import socket
 
 from uvicorn.config import Config
@@ -21,20 +20,13 @@ from penstock_runtime.server.http import App
 KEEP_ALIVE_SECONDS = 3900
 
 
-class ListenError(Exception):
-    """The address cannot be listened on."""
-
-
 class Listener:
     """One port with its app."""
 
-    def __init__(self, app: App, host: str | None, port: int, direct: Direct | None = None) -> None:
-        """Bind at once, so that a taken port is known before a model is loaded; raises ListenError.
-
-        `direct`: a short way for requests that need no ASGI.
-        """
+    def __init__(self, app: App, bound: socket.socket, direct: Direct | None = None) -> None:
+        """Serve `app` at the socket `bound`; `direct`: a short way for requests that need no ASGI."""
         self._direct = direct
-        self._socket = _bind(host, port)
+        self._socket = bound
         self.port: int = self._socket.getsockname()[1]
         self._config = Config(
             app,
@@ -87,46 +79,3 @@ async def _cancel(tasks: list[asyncio.Task[None]]) -> None:
         task.cancel()
     if tasks:
         await asyncio.wait(tasks, timeout=1.0)
-
-
-def probe(host: str | None, port: int) -> None:
-    """Raise ListenError if the address cannot be listened on, by whoever means to do that without telling why."""
-    _bind(host, port).close()
-
-
-def _bind(host: str | None, port: int) -> socket.socket:
-    if host is None:
-        try:
-            return _bind_family(socket.AF_INET6, "::", port)
-        except OSError as error:
-            if error.errno == errno.EADDRINUSE:
-                raise ListenError(_taken(port)) from None
-            host = "0.0.0.0"  # noqa: S104 - a server's port is for all, policy is the network's
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    try:
-        return _bind_family(family, host, port)
-    except OSError as error:
-        reason = (
-            _taken(port)
-            if error.errno == errno.EADDRINUSE
-            else f"cannot listen on {host} port {port}: {error.strerror}"
-        )
-        raise ListenError(reason) from None
-
-
-def _bind_family(family: socket.AddressFamily, host: str, port: int) -> socket.socket:
-    listening = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if family == socket.AF_INET6:
-            listening.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
-        listening.bind((host, port))
-        listening.setblocking(False)
-    except OSError:
-        listening.close()
-        raise
-    return listening
-
-
-def _taken(port: int) -> str:
-    return f"port {port} is taken by another process; choose another one"

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
+import signal
+import socket
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -18,6 +21,8 @@ from penstock_runtime.server.listener import Listener
 from penstock_runtime.server.metrics_app import MetricsApp
 from penstock_runtime.server.repository.repository import Repository
 from penstock_runtime.server.settings import Settings
+from penstock_runtime.server.sockets import bind
+from penstock_runtime.server.workers.link import Link
 
 if TYPE_CHECKING:
     from penstock_runtime.server.grpc.listener import GrpcListener
@@ -35,19 +40,22 @@ class Process:
         self._settings = settings
         self._on_ready = on_ready
         self._config = ConfigDir(settings.config_dir, settings.feedback)
-        self._keys = Keys(settings.feedback_key_dir)
+        self._link = None if settings.worker is None else Link(settings.worker.link)
+        self._keys = Keys(settings.feedback_key_dir, None if self._link is None else self._link.key)
         self._repository = Repository(settings, self._keys, self._config.feedback, self._config.cohort)
         self._listeners: list[Listener] = []
         self._grpc: GrpcListener | None = None
         try:
             limit = settings.serving.max_body_bytes
+            ports = settings.worker or (settings.http_port, settings.admin_port, settings.metrics_port)
             direct = Direct(self._repository, limit)
             for app, port, short in (
-                (DataApp(self._repository, limit), settings.http_port, direct),
-                (AdminApp(self._repository, settings.model_control), settings.admin_port, None),
-                (MetricsApp(self._repository), settings.metrics_port, None),
+                (DataApp(self._repository, limit), ports[0], direct),
+                (AdminApp(self._repository, settings.model_control), ports[1], None),
+                (MetricsApp(self._repository), ports[2], None),
             ):
-                self._listeners.append(Listener(app, settings.host, port, short))
+                bound = socket.socket(fileno=port) if settings.worker else bind(settings.host, port)
+                self._listeners.append(Listener(app, bound, short))
             self._grpc = self._listen_grpc()
         except BaseException:
             self._close()
@@ -89,7 +97,7 @@ class Process:
         from penstock_runtime.server.grpc.listener import GrpcListener
 
         return GrpcListener(self._repository, settings.host, settings.grpc_port, settings.serving.max_body_bytes,
-                            settings.drain_seconds)  # fmt: skip
+                            drain_seconds=settings.drain_seconds, shared=settings.worker is not None)  # fmt: skip
 
     def _health_changed(self) -> None:
         if self._grpc is not None:
@@ -100,8 +108,16 @@ class Process:
         await self._repository.load_all()
         self._health_changed()
         self._on_ready()
+        if self._link is not None:
+            await self._link.wait_for_all()
+            self._end_with_supervisor = asyncio.create_task(self._follow(self._link))
+            self._repository.waits_for_others = False
         event(logger, "ready", models=list(self._repository.models), revision=self._settings.revision,
               load_seconds=round(time.perf_counter() - start, 3))  # fmt: skip
+
+    async def _follow(self, link: Link) -> None:
+        await link.wait_for_end()
+        os.kill(os.getpid(), signal.SIGTERM)
 
     async def _watch(self) -> None:
         while True:
@@ -144,3 +160,5 @@ class Process:
         for listener in self._listeners:
             listener.close()
         self._repository.close()
+        if self._link is not None:
+            self._link.close()

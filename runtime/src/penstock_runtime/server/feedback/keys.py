@@ -16,19 +16,19 @@ class Keys:
     """`current` signs; `current`, `previous` and `next` verify, so a rotation loses no id in flight.
 
     Pods see a changed Secret at different times, some a minute late: a new key that is published as `next` first
-    is known everywhere when it begins to sign. Without files a random key of this process is used: its ids are
-    then valid in this process alone.
+    is known everywhere when it begins to sign. Without files a random key of this server is used: its ids are
+    then valid in this server alone.
     """
 
-    def __init__(self, folder: Path) -> None:
-        """Read the keys in `folder`; see `refresh`."""
+    def __init__(self, folder: Path, own: bytes | None = None) -> None:
+        """Read the keys in `folder`; see `refresh`. `own`: 32 bytes to use where there are no files."""
         self._folder = folder
-        self._own = os.urandom(32)
+        self._own = own or os.urandom(32)
         self.current = self._own
         self.previous: bytes | None = None
         self.next: bytes | None = None
         if not self.refresh():
-            event(logger, "no feedback key: prediction ids are valid in this process only", folder=str(folder))
+            event(logger, "no feedback key: prediction ids are valid in this server only", folder=str(folder))
 
     @property
     def verifying(self) -> tuple[bytes, ...]:

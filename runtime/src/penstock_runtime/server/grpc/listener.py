@@ -15,14 +15,13 @@ from penstock_runtime.server.grpc.health import Health
 from penstock_runtime.server.grpc.inference import Inferences
 from penstock_runtime.server.grpc.services import Services
 from penstock_runtime.server.http import BODY_SECONDS
-from penstock_runtime.server.listener import ListenError, probe
 from penstock_runtime.server.repository.repository import Repository
+from penstock_runtime.server.sockets import ListenError, bind
 
 # For answers that are on their way, and for streams to end, once the last inference has been answered.
 _FLUSH_SECONDS = 1.0
 # Dead peers are found by pings. Clients may ping more often than the core allows by default, which would cut them off.
 _OPTIONS = (
-    ("grpc.so_reuseport", 0),
     ("grpc.max_send_message_length", -1),
     ("grpc.keepalive_time_ms", 60_000),
     ("grpc.keepalive_timeout_ms", 20_000),
@@ -36,17 +35,26 @@ class GrpcListener:
     """One port with the gRPC services."""
 
     def __init__(
-        self, repository: Repository, host: str | None, port: int, max_message_bytes: int, drain_seconds: float = 0.0
+        self,
+        repository: Repository,
+        host: str | None,
+        port: int,
+        max_message_bytes: int,
+        *,
+        drain_seconds: float = 0.0,
+        shared: bool = False,
     ) -> None:
         """Bind at once, so that a taken port is known before a model is loaded; raises ListenError.
 
-        `drain_seconds`: how long calls are still accepted before `stop`.
+        `drain_seconds`: how long calls are still accepted before `stop`. `shared`: other processes that are told so
+        listen on the port, too.
         """
         # The core does not say why it cannot listen.
-        probe(host, port)
+        bind(host, port, shared=shared).close()
         address = "[::]" if host is None else f"[{host}]" if ":" in host else host
         options = (
             *_OPTIONS,
+            ("grpc.so_reuseport", int(shared)),
             *_ageing(drain_seconds),
             ("grpc.max_receive_message_length", max_message_bytes),
         )
