@@ -145,7 +145,9 @@ class Inference:
         answer = encode(serving.name, serving.version, request.id, serving.tensors(request, ran), bool(request.binary))
         issued = serving.issuer.issue(time.time(), request.rows, predictions)
         now = time.perf_counter()
-        answered = _Answered(request.rows, ran, here, predictions, now - self.call.began, decoding, now - begun)
+        # Without the outputs, which would stay in memory until it is counted.
+        timed = Ran([], ran.queued, ran.ran, ran.rows)
+        answered = _Answered(request.rows, timed, here, predictions, now - self.call.began, decoding, now - begun)
         # Before the answer goes out: who has it must find it counted.
         serving.metrics.post(partial(_count_answer, serving, answered))
         self._end()
