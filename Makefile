@@ -24,8 +24,8 @@ e2e:  ## end-to-end tests on a kind cluster (brings it up)
 check:  ## format, lint, types, import contracts, generated files, chart
 	@dev/check
 
-generate:  ## write what is generated: CRDs, reference pages, the machine's diagram, the chart's copies
-	@py=$(PY); $$py -m penstock.api.schema && $$py -m penstock.api.reference && $$py dev/diagram.py && $$py docs/images/draw.py && charts/sync
+generate:  ## write what is generated: CRDs, reference pages, the machine's diagram, gRPC messages, the chart's copies
+	@py=$(PY); $$py -m penstock.api.schema && $$py -m penstock.api.reference && $$py dev/diagram.py && $$py dev/messages.py && $$py docs/images/draw.py && charts/sync
 
 format:  ## format the code
 	@py=$(PY); $$py -m ruff format . && $$py -m ruff check --fix .

@@ -13,9 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from penstock_runtime.protocol.binary_data import read_header_length
-from penstock_runtime.protocol.decode import Decoder, InferRequest
+from penstock_runtime.protocol.decode import Decoder
 from penstock_runtime.protocol.encode import encode_response
 from penstock_runtime.protocol.errors import ProtocolError
+from penstock_runtime.protocol.fit import InferRequest
 from penstock_runtime.protocol.schema import ELEMENTS, ModelSchema, TensorSpec
 from tests.unit.runtime.binary import blob_input, from_bytes, request, to_bytes
 from tests.unit.runtime.process import tensor

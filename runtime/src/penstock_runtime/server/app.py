@@ -211,7 +211,7 @@ def revision_of(model: Model) -> tuple[Header, ...]:
 
 
 def _statistics(servings: list[Serving]) -> bytes:
-    return orjson.dumps({"model_stats": [each.statistics.describe(each.name, each.version) for each in servings]})
+    return orjson.dumps({"model_stats": [each.describe_statistics() for each in servings]})
 
 
 def _readiness(body: dict[str, object], why_not: str | None) -> tuple[int, bytes]:

@@ -7,14 +7,13 @@ import time
 
 from penstock_runtime.log import event, origin
 from penstock_runtime.protocol.errors import Overloaded, ProtocolError
+from penstock_runtime.server.metrics import outcome_of
 from penstock_runtime.server.observing.observed import OBSERVED
 from penstock_runtime.server.repository.model import Model
 from penstock_runtime.server.repository.repository import Repository
 from penstock_runtime.server.serving import Serving
 
 logger = logging.getLogger(__name__)
-
-_OUTCOMES = {429: "rejected", 503: "rejected", 504: "timeout"}
 
 
 class Counted:
@@ -47,7 +46,7 @@ class Counted:
     def explain(self, error: Exception) -> ProtocolError:
         """Return what its client is told of `error`, and keep the outcome."""
         if isinstance(error, ProtocolError):
-            self.outcome = _OUTCOMES.get(error.status, "client_error" if error.status < 500 else "server_error")
+            self.outcome = outcome_of(error.status)
             return error
         event(logger, "unexpected failure", level=logging.ERROR, error=type(error).__name__,
               where=origin(error))  # fmt: skip

@@ -15,9 +15,9 @@ from typing import Any, Protocol
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
 from penstock_runtime.engine.line import Ran
-from penstock_runtime.protocol.decode import InferRequest
 from penstock_runtime.protocol.encode import encode_error
 from penstock_runtime.protocol.errors import ProtocolError, Unavailable
+from penstock_runtime.protocol.fit import InferRequest
 from penstock_runtime.server.app import compress_answer, read_binary_header, revision_of
 from penstock_runtime.server.compression import MIN_COMPRESSED, too_large
 from penstock_runtime.server.counting import Counted

@@ -1,14 +1,14 @@
 """Counters and histograms of the measurement contract, and their Prometheus text.
 
 Written by hand: an observation is a bisection and two additions, and the text is built from parts that were
-escaped once. All calls come from the event loop, so nothing locks.
+escaped once. All calls come from the event loop, so nothing locks; what other threads have to count they post.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain
 
 OUTCOMES = ("ok", "client_error", "server_error", "rejected", "timeout")
@@ -22,6 +22,7 @@ VALUE_BOUNDS = (
     0.0,
     *(float(10**k) for k in range(-3, 7)),
 )
+_OUTCOMES = {200: "ok", 429: "rejected", 503: "rejected", 504: "timeout"}
 MAX_CLASSES = 20
 OTHER_CLASS = "other"
 
@@ -95,6 +96,17 @@ class Metrics:
         self.loads = {"ok": 0, "failed": 0}
         self.model_loaded = 0
         self.load_seconds = 0.0
+        self._posted: deque[Callable[[], None]] = deque()
+
+    def post(self, count: Callable[[], None]) -> None:
+        """Have `count` called on the event loop before anyone reads; may be called from any thread."""
+        self._posted.append(count)
+
+    def settle(self) -> None:
+        """Count what was posted. To be called now and then, so that it does not pile up."""
+        posted = self._posted
+        while posted:
+            posted.popleft()()
 
     def count_predictions(self, predictions: Sequence[int | str | float]) -> None:
         """Count predicted classes (int, str) or values (float) for drift."""
@@ -115,6 +127,7 @@ class Metrics:
 
     def lines(self) -> Iterator[str]:
         """Yield the exposition lines of all series."""
+        self.settle()
         labels = self._labels
         for name, label, text, counts in (
             ("requests", "outcome", "Inference requests by outcome", self.requests),
@@ -147,6 +160,11 @@ class Metrics:
             yield f'penstock_model_loads_total{{{labels},result="{result}"}} {count}'
         yield from family("penstock_model_load_seconds", "gauge", "Time that the last load and warm-up took")
         yield f"penstock_model_load_seconds{{{labels}}} {self.load_seconds!r}"
+
+
+def outcome_of(status: int) -> str:
+    """Return the outcome of a request that is answered with this HTTP status, or would be."""
+    return _OUTCOMES.get(status, "client_error" if status < 500 else "server_error")
 
 
 def family(name: str, kind: str, text: str) -> tuple[str, str]:

@@ -5,14 +5,16 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 from penstock_runtime.engine.executor import Executor
 from penstock_runtime.engine.line import Ran
 from penstock_runtime.engine.session import Tensor
-from penstock_runtime.protocol.decode import Decoder, InferRequest
+from penstock_runtime.protocol.decode import Decoder
 from penstock_runtime.protocol.encode import encode_response
 from penstock_runtime.protocol.errors import InvalidRequest, ProtocolError
+from penstock_runtime.protocol.fit import InferRequest
 from penstock_runtime.protocol.schema import ModelSchema
 from penstock_runtime.protocol.synthetic import synthetic_request
 from penstock_runtime.server.feedback.ids import Issuer, Prediction
@@ -34,7 +36,7 @@ class Serving:
     """A loaded version of a model with all that answering for it takes.
 
     `config`: its configuration as the protocol shows it. `timeout`: seconds a request may wait and run.
-    `in_flight`: requests that are being answered by it.
+    `in_flight`: requests that are being answered by it; `calls`: others, whose thread is not the event loop's.
     """
 
     name: str
@@ -48,6 +50,7 @@ class Serving:
     config: bytes
     timeout: float
     in_flight: int = 0
+    calls: set[object] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         """Prepare what every request needs."""
@@ -59,6 +62,11 @@ class Serving:
         """Count one run of the model, which may be one of several requests."""
         self.metrics.batch_size.observe(rows)
         self.statistics.ran(rows, seconds)
+
+    def describe_statistics(self) -> dict[str, Any]:
+        """Return its entry of the statistics extension."""
+        self.metrics.settle()
+        return self.statistics.describe(self.name, self.version)
 
     async def infer(
         self,

@@ -14,8 +14,8 @@ import numpy as np
 from penstock_runtime.engine.line import Ran
 from penstock_runtime.log import event, origin
 from penstock_runtime.protocol.binary_data import read_header_length
-from penstock_runtime.protocol.decode import InferRequest
 from penstock_runtime.protocol.errors import ProtocolError
+from penstock_runtime.protocol.fit import InferRequest
 from penstock_runtime.server.forward.http_client import Response
 from penstock_runtime.server.forward.message import GRACE, MIN_RESPONSE, SHADOW, between, head_of
 from penstock_runtime.server.forward.share import Blocks
