@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import re
 import time
 
@@ -11,7 +10,6 @@ import orjson
 
 from penstock_runtime import __version__
 from penstock_runtime.engine.session import PLATFORM
-from penstock_runtime.log import event, origin
 from penstock_runtime.protocol.binary_data import read_header_length
 from penstock_runtime.protocol.errors import Overloaded, ProtocolError, Unavailable
 from penstock_runtime.server.compression import MIN_COMPRESSED, choose_coding, compressed
@@ -30,12 +28,12 @@ from penstock_runtime.server.http import (
     not_found,
     read_body,
     require_method,
+    unexpected,
 )
+from penstock_runtime.server.openapi.data_port import data_document
 from penstock_runtime.server.repository.model import Model
 from penstock_runtime.server.repository.repository import Repository
 from penstock_runtime.server.serving import LENGTH_HEADER, Answer, Serving
-
-logger = logging.getLogger(__name__)
 
 _OUTCOMES = {429: "rejected", 503: "rejected", 504: "timeout"}
 _EXTENSIONS = ("binary_tensor_data", "model_configuration", "statistics")
@@ -74,6 +72,8 @@ class DataApp:
             status, body = self._look_up(scope, path)
         except ProtocolError as error:
             await answer_error(send, error, headers)
+        except Exception as error:  # noqa: BLE001 - the protocol wants an answer whatever happens
+            await answer_error(send, unexpected(error), headers)
         else:
             await answer(send, status, body, headers)
 
@@ -111,9 +111,7 @@ class DataApp:
             outcome = _OUTCOMES.get(error.status, "client_error" if error.status < 500 else "server_error")
             await answer_error(send, error, (*_revision(model), *headers))
         except Exception as error:  # noqa: BLE001 - the protocol wants an answer whatever happens
-            event(logger, "unexpected failure", level=logging.ERROR, error=type(error).__name__,
-                  where=origin(error))  # fmt: skip
-            await answer_error(send, ProtocolError("internal error", status=500), headers)
+            await answer_error(send, unexpected(error), headers)
         finally:
             self._repository.in_flight -= 1
             model.metrics.requests[outcome] += 1
@@ -151,6 +149,9 @@ class DataApp:
             case "/v2":
                 require_method(scope, "GET", "HEAD")
                 return 200, _SERVER
+            case "/openapi.json":
+                require_method(scope, "GET", "HEAD")
+                return 200, orjson.dumps(data_document(repository))
             case "/v2/models/stats" if "stats" not in repository.models:
                 require_method(scope, "GET", "HEAD")
                 return 200, _statistics(list(repository.servings))
