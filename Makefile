@@ -15,6 +15,9 @@ demo:  ## the main job on a real cluster: good models promoted, bad ones rolled 
 test:  ## unit, property and integration tests (installs what they need)
 	@py=$(PY); e2e/cluster/tool etcd kube-apiserver kubectl >/dev/null; $$py -m pytest tests
 
+conformance:  ## the protocol by clients that others wrote: tritonclient, schemathesis
+	@server=$(PY); client=$$(dev/venv conformance); PENSTOCK_SERVER_PYTHON=$$server $$client -m pytest -p no:schemathesis conformance
+
 e2e:  ## end-to-end tests on a kind cluster (brings it up)
 	@e2e/run
 
@@ -39,4 +42,4 @@ kubeconfig:  ## print the path of the cluster's kubeconfig
 down:  ## remove the cluster
 	@e2e/cluster/down
 
-.PHONY: help demo test e2e check generate format lock up kubeconfig down
+.PHONY: help demo test conformance e2e check generate format lock up kubeconfig down
