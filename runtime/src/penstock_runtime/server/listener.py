@@ -66,9 +66,11 @@ class Listener:
     async def start(self) -> None:
         """Accept connections."""
         loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(
-            lambda: _Protocol(self._config, self._state, {}, _loop=loop), sock=self._socket, backlog=2048
-        )
+        self._server = await loop.create_server(lambda: self.connect(loop), sock=self._socket, backlog=2048)
+
+    def connect(self, loop: asyncio.AbstractEventLoop) -> HttpToolsProtocol:
+        """Return the protocol of a new connection."""
+        return _Protocol(self._config, self._state, {}, _loop=loop)
 
     async def stop(self, deadline: float) -> bool:
         """Accept no more, close idle connections, finish requests until `deadline` (loop time).
