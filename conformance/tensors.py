@@ -9,7 +9,7 @@ import numpy as np
 TINY = np.finfo(np.float32).smallest_subnormal
 VALUES: dict[str, np.ndarray[Any, Any]] = {
     "BOOL": np.array([[True, False], [False, True]]),
-    "BYTES": np.array([["grüße", ""], ["\x00\n\"\\", "\U0001f600"]], np.object_),
+    "BYTES": np.array([["grüße", ""], ['\x00\n"\\', "\U0001f600"]], np.object_),
     "FP32": np.array([[1.5, -0.1], [3.4e38, TINY]], np.float32),
     "FP64": np.array([[0.1, 1e300], [-0.0, 5e-324]], np.float64),
     "INT8": np.array([[-128, 127], [0, 1]], np.int8),

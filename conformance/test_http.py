@@ -227,11 +227,25 @@ BAD: list[tuple[str, str, client.InferInput, list[client.InferRequestedOutput] |
     ("nobody", "", given("X", "FP32", SETOSA), None, "404", "unknown model 'nobody'"),
     ("iris", "9", given("X", "FP32", SETOSA), None, "404", "no version '9'"),
     ("iris", "", given("Y", "FP32", SETOSA), None, "400", "unknown input 'Y'"),
-    ("iris", "", given("X", "FP64", SETOSA.astype(np.float64)), None, "400", "datatype is 'FP64', the model takes FP32"),
+    (
+        "iris",
+        "",
+        given("X", "FP64", SETOSA.astype(np.float64)),
+        None,
+        "400",
+        "datatype is 'FP64', the model takes FP32",
+    ),
     ("iris", "", given("X", "FP32", SETOSA[:, :3]), None, "400", "shape [1, 3] does not fit"),
     ("iris", "", given("X", "FP32", SETOSA), wanted("odds"), "400", "unknown output 'odds'"),
     ("iris", "", given("X", "FP32", SETOSA), wanted("label", "label"), "400", "asked for twice"),
-    ("half", "", given("x", "FP16", np.ones((1, 1), np.float16)), wanted("y", binary=False), "400", "JSON cannot carry"),
+    (
+        "half",
+        "",
+        given("x", "FP16", np.ones((1, 1), np.float16)),
+        wanted("y", binary=False),
+        "400",
+        "JSON cannot carry",
+    ),
     ("picky", "", given("x", "FP32", np.ones(3, np.float32)), None, "500", "the model failed"),
 ]
 
@@ -268,7 +282,7 @@ def test_extensions_that_are_not_there_say_so(data: client.InferenceServerClient
 
 
 async def test_the_asynchronous_client(server: Served) -> None:
-    import tritonclient.http.aio as aio
+    from tritonclient.http import aio
 
     async with aio.InferenceServerClient(server.http) as found:
         assert await found.is_server_ready()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import random
 from collections.abc import Iterator
 from typing import Any
@@ -50,11 +51,11 @@ def change_value(rng: random.Random, value: Any) -> None:
     container, key = rng.choice(found)
     match rng.randrange(5):
         case 0 | 1:
-            container[key] = rng.choice(ODD)
+            container[key] = copy.deepcopy(rng.choice(ODD))
         case 2:
             # Never a container: it could be put into itself.
             other, name = rng.choice(found)
-            container[key] = other[name] if not isinstance(other[name], (dict, list)) else rng.choice(ODD)
+            container[key] = None if isinstance(other[name], (dict, list)) else other[name]
         case 3:
             del container[key]
         case _ if isinstance(container, list):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import gzip
 import json
 import random
@@ -25,8 +24,8 @@ MAX_IDS = 64
 _ZEROS = b"\0" * 2**22
 _BOMBS = (gzip.compress(_ZEROS, 9), zlib.compress(_ZEROS, 9))
 _METHODS = ("GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS")
-_PIECES = ("", "v2", "models", "health", "ready", "live", "infer", "config", "stats", "versions", "1", "2", "99", "feedback",
-           "repository", "index", "load", "unload", "..", ".", "å", "\ufffd", "\0", "a" * 300)  # fmt: skip
+_PIECES = ("", "v2", "models", "health", "ready", "live", "infer", "config", "stats", "versions", "1", "2", "99",
+           "feedback", "repository", "index", "load", "unload", "..", ".", "å", "\ufffd", "\0", "a" * 300)  # fmt: skip
 
 
 class Request(NamedTuple):
@@ -90,7 +89,7 @@ def _message(rng: random.Random, schema: ModelSchema, binary: float) -> tuple[di
 
 def _target(rng: random.Random, world: World) -> tuple[str, str, ModelSchema]:
     name = rng.choice(list(world.schemas))
-    version = rng.choice(("", "", "", "/versions/1", "/versions/7"))
+    version = rng.choice(("", "", "", "/versions/1")) if rng.random() < 0.97 else "/versions/7"
     return name, f"/v2/models/{name}{version}/infer", world.schemas[name]
 
 
@@ -98,12 +97,10 @@ def inference(rng: random.Random, world: World, binary: float) -> Request:
     """Return a request for inference: changed as a value, as bytes, in both ways, or not at all."""
     _, path, schema = _target(rng, world)
     message, blobs = _message(rng, schema, binary)
-    for _ in range(rng.choice((0, 0, 1, 1, 1, 2, 4))):
-        # A change may have taken a piece from ODD in, which must not be changed itself.
-        message = copy.deepcopy(message)
+    for _ in range(rng.choice((0, 0, 0, 1, 1, 1, 2, 4))):
         change_value(rng, message)
     head = json.dumps(message, ensure_ascii=rng.random() < 0.5).encode("utf-8", "surrogatepass")
-    changes = rng.choice((0, 0, 0, 1, 1, 3))
+    changes = rng.choice((0, 0, 0, 0, 1, 3))
     length = len(head)
     if rng.random() < 0.5:
         for _ in range(changes):
@@ -146,7 +143,6 @@ def feedback(rng: random.Random, world: World) -> Request:
     model = rng.choice(list(world.schemas))
     batch: Any = [_feedback_item(rng, world) for _ in range(rng.randrange(6))]
     for _ in range(rng.choice((0, 0, 0, 1, 2))):
-        batch = copy.deepcopy(batch)
         change_value(rng, batch)
     body = json.dumps(batch, ensure_ascii=rng.random() < 0.5).encode("utf-8", "surrogatepass")
     for _ in range(rng.choice((0, 0, 0, 1))):
@@ -158,7 +154,9 @@ def _feedback_item(rng: random.Random, world: World) -> dict[str, Any]:
     identity = rng.choice(world.ids) if world.ids else "AQ"
     if rng.random() < 0.3:
         identity = change_bytes(rng, identity.encode(), identity.encode()).decode("utf-8", "replace")
-    value: Any = rng.choice((True, False, 0, 1, 2, 0.5, -1e300, 1e308, float("inf"), "setosa", "", None, 2**63, [1], [], {}))
+    value: Any = rng.choice(
+        (True, False, 0, 1, 2, 0.5, -1e300, 1e308, float("inf"), "setosa", "", None, 2**63, [1], [], {})
+    )
     if rng.random() < 0.3:
         value = [value] * rng.randrange(4)
     return {"id": identity, rng.choice(("label", "correct", "error", "label", "nothing")): value}

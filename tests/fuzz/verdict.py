@@ -12,7 +12,7 @@ import orjson
 REFUSALS = frozenset({400, 403, 404, 405, 408, 413, 415, 429})
 
 
-class Wrong(AssertionError):
+class Wrong(AssertionError):  # noqa: N818 - reads as what it is in `raise`
     """The server did what it must not do."""
 
 
