@@ -10,12 +10,14 @@ from tests.fuzz.requests import Request
 from tests.fuzz.server import Answer
 from tests.fuzz.verdict import Wrong
 
-_LINES = (b"\r\n", b"\n", b"\r", b"\r\n\r\n", b" ", b"\t", b"\0", b"HTTP/1.1", b"HTTP/9.9",
-          b"ffffffff\r\n", b"0\r\n\r\n", b"Content-Length: 5\r\n", b"Content-Length: 99999999999999999999999\r\n", b"Content-Length: -1\r\n",
-          b"Transfer-Encoding: chunked\r\n", b"Expect: 100-continue\r\n", b"Connection: close\r\n", b"Host: a\r\n",
-          b"Upgrade: websocket\r\nConnection: upgrade\r\n", b"a" * 5000, b"%ff", b"%00", b"?", b"#", b"http://x", b"*",
-          b"Upgrade: h2c\r\nConnection: Upgrade, HTTP2-Settings\r\n", b"CONNECT x:1 HTTP/1.1\r\n\r\n",
-          b"GET /v2 HTTP/1.1\r\n\r\n", b"GET /v2 HTTP/1.0\r\n\r\n", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")  # fmt: skip
+_LINES = (
+    b"\r\n", b"\n", b"\r", b"\r\n\r\n", b" ", b"\t", b"\0", b"HTTP/1.1", b"HTTP/9.9", b"ffffffff\r\n", b"0\r\n\r\n",
+    b"Content-Length: 5\r\n", b"Content-Length: 99999999999999999999999\r\n", b"Content-Length: -1\r\n",
+    b"Transfer-Encoding: chunked\r\n", b"Expect: 100-continue\r\n", b"Connection: close\r\n", b"Host: a\r\n",
+    b"Upgrade: websocket\r\nConnection: upgrade\r\n", b"a" * 5000, b"%ff", b"%00", b"?", b"#", b"http://x", b"*",
+    b"Upgrade: h2c\r\nConnection: Upgrade, HTTP2-Settings\r\n", b"CONNECT x:1 HTTP/1.1\r\n\r\n",
+    b"GET /v2 HTTP/1.1\r\n\r\n", b"GET /v2 HTTP/1.0\r\n\r\n", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+)  # fmt: skip
 
 
 def serialize(rng: random.Random, request: Request, exact: bool) -> bytes:
