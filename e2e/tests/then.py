@@ -206,6 +206,16 @@ class Then:
         assert not any(restarts), f"containers were restarted: {restarts}"
         self._story.tell(f"then   the same {len(before)} pods run")
 
+    def pods_are_others(self, before: dict[str, str]) -> Expectation:
+        """None of these pods is left."""
+
+        def problem() -> str:
+            left = set(before.values()) & {pod["metadata"]["uid"] for pod in self._owned("Pod")}
+            return f"{len(left)} of {len(before)} are left" if left else ""
+
+        sentence = f"then   the {len(before)} pods are replaced"
+        return self._story.expect(Expectation(sentence, problem, tell=self._story.tell))
+
     def ready_pods(self, count: int) -> Expectation:
         """So many pods of the model are ready."""
 

@@ -55,6 +55,15 @@ class When:
         self._chapter("the user deletes the ModelDeployment")
         self._story.cluster.delete("ModelDeployment", self._story.namespace, MODEL)
 
+    def restarts_the_pods(self) -> None:
+        """`kubectl rollout restart` of the model's Deployments."""
+        self._chapter("an admin restarts the pods")
+        story = self._story
+        restarted = {"kubectl.kubernetes.io/restartedAt": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}
+        change = {"spec": {"template": {"metadata": {"annotations": restarted}}}}
+        for deployment in story.cluster.all("Deployment", story.namespace, f"penstock.dev/model={MODEL}"):
+            story.cluster.patch("Deployment", story.namespace, deployment["metadata"]["name"], change)
+
     def status_is_wiped(self) -> None:
         """The status is lost, as by a restore from a backup."""
         self._chapter("the status is lost")

@@ -11,6 +11,7 @@ import json
 import random
 import sys
 import tempfile
+import warnings
 from argparse import ArgumentParser, Namespace
 from collections import Counter
 from collections.abc import Awaitable, Callable
@@ -26,7 +27,7 @@ from tests.fuzz import requests, wire
 from tests.fuzz.changes import change_bytes, change_value
 from tests.fuzz.models import write_models
 from tests.fuzz.requests import Request, World
-from tests.fuzz.server import Complaints, InProcess
+from tests.fuzz.server import Answer, Complaints, InProcess
 from tests.fuzz.verdict import Wrong, check
 from tests.fuzz.watch import MAX_GROWTH_MIB, Watch
 
@@ -67,21 +68,34 @@ class Fuzz:
             elif kind == WIRE:
                 await self._try_bytes(rng)
             else:
-                await self._try_request(kind, MAKERS[kind][0](rng, self._world))
+                await self._try_request(kind, MAKERS[kind][0](rng, self._world), rng)
         except Exception as error:
             error.add_note(f"input {number} of seed {self._seed} ({kind})")
             raise
 
-    async def _try_request(self, kind: str, request: Request) -> None:
+    async def _try_request(self, kind: str, request: Request, rng: random.Random) -> None:
+        """Run a request by one of the ways that it can take, or by both, which must answer the same."""
+        way = rng.randrange(8)
         try:
-            status, headers, body = await self._server.call(request)
-            named = check(status, headers, b"" if request.method == "HEAD" else body, request.method)
+            answer = await (self._server.call(request) if way < 4 else self._by_connection(request, rng))
+            named = check(*answer[:2], b"" if request.method == "HEAD" else answer[2], request.method)
+            if way == 7:
+                other = await self._server.call(request)
+                if request.method == "POST" and request.path.endswith("/infer") and answer[::2] != other[::2]:
+                    raise Wrong(f"by the connection {answer}, by the application {other}")
+            status = answer[0]
         except Exception as error:
             error.add_note(repr(request)[:4000])
             raise
         self.counts[kind, str(status)] += 1
         if (identity := named.get(b"penstock-prediction-id")) is not None:
             self._world.remember(identity.decode())
+
+    async def _by_connection(self, request: Request, rng: random.Random) -> Answer:
+        sent = wire.serialize(rng, request, exact=True)
+        pieces = [sent] if rng.random() < 0.8 else wire.in_pieces(rng, sent)
+        (answer,) = wire.answers(await self._server.feed(request.port, pieces), [request.method])
+        return answer
 
     async def _try_bytes(self, rng: random.Random) -> None:
         sent, methods, exact = b"", [], rng.random() < 0.2
@@ -125,6 +139,7 @@ class Fuzz:
 
 async def fuzz(args: Namespace, folder: Path) -> int:
     """Run the inputs that `args` asks for; return the exit code."""
+    warnings.simplefilter("error")
     complaints = Complaints()
     loop = asyncio.get_running_loop()
     loop.set_exception_handler(lambda _, context: complaints.lines.append(str(context)))

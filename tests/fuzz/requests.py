@@ -123,7 +123,7 @@ def inference(rng: random.Random, world: World, binary: float) -> Request:
 def _length(rng: random.Random, length: int) -> bytes:
     if rng.random() < 0.8:
         return b"%d" % length
-    return rng.choice((b"%d" % (length + 1), b"%d" % max(0, length - 1), b"0", b"-1", b"1.0", b"", b" 5", b"9" * 30,
+    return rng.choice((b"%d" % (length + 1), b"%d" % max(0, length - 1), b"0", b"-1", b"1.0", b"", b"5 5", b"9" * 30,
                        b"9" * 18, b"0x10", "²".encode(), b"\xff", b"+7", b"%d" % (length * 2)))  # fmt: skip
 
 

@@ -11,11 +11,13 @@ from typing import Any
 
 from penstock_runtime.server.admin_app import AdminApp
 from penstock_runtime.server.app import DataApp
+from penstock_runtime.server.direct import Direct
 from penstock_runtime.server.feedback.keys import Keys
 from penstock_runtime.server.http import App
 from penstock_runtime.server.listener import Listener
 from penstock_runtime.server.repository.repository import Repository
 from penstock_runtime.server.settings import add_arguments, read_settings
+from penstock_runtime.server.sockets import bind
 from tests.fuzz.requests import Request
 from tests.fuzz.verdict import Wrong
 
@@ -55,7 +57,10 @@ class InProcess:
             "data": DataApp(self.repository, MAX_BODY_BYTES), "admin": AdminApp(self.repository, model_control=False),
         }  # fmt: skip
         self._one_connection = asyncio.Lock()
-        self._listeners = {name: Listener(app, "127.0.0.1", 0) for name, app in self.apps.items()}
+        direct = {"data": Direct(self.repository, MAX_BODY_BYTES)}
+        self._listeners = {
+            name: Listener(app, bind("127.0.0.1", 0), direct.get(name)) for name, app in self.apps.items()
+        }
 
     async def load(self) -> None:
         """Load the models."""
@@ -101,7 +106,7 @@ class InProcess:
                 break
             protocol.data_received(chunk)
         await asyncio.sleep(0)
-        while tasks and not (protocol.cycle is not None and protocol.cycle.more_body):
+        while tasks and not getattr(protocol.cycle, "more_body", False):
             done, _ = await asyncio.wait(list(tasks), timeout=SECONDS)
             if not done:
                 raise Wrong(f"no answer within {SECONDS:g} s")

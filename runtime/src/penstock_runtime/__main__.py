@@ -33,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         except settings.SettingsError as error:
             fail(args.termination_log, "InvalidConfiguration", str(error))
             return 1
-        return run_server(configured)
+        return run_server(configured, arguments)
     if command == "fetch":
         from penstock_runtime.fetch import command as fetch_command
 

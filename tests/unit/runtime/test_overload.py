@@ -15,6 +15,7 @@ import pytest
 from penstock_runtime.server import http
 from penstock_runtime.server.app import DataApp
 from penstock_runtime.server.listener import Listener
+from penstock_runtime.server.sockets import bind
 from tests.unit.runtime.conftest import Start
 from tests.unit.runtime.process import (
     SETOSA,
@@ -90,7 +91,7 @@ def test_a_full_queue_is_refused_with_429_and_when_to_come_back(start_server: St
 
 async def test_before_the_model_is_loaded_requests_get_503(models: Path) -> None:
     repository = unloaded_repository(models / "iris")
-    listener = Listener(DataApp(repository, 1024), "127.0.0.1", 0)
+    listener = Listener(DataApp(repository, 1024), bind("127.0.0.1", 0))
     await listener.start()
 
     async def ask(method: str, path: str, body: object = None) -> Reply:

@@ -21,11 +21,10 @@ def keys(tmp_path_factory: pytest.TempPathFactory) -> Keys:
     return Keys(write_keys(tmp_path_factory.mktemp("keys"), os.urandom(32)))
 
 
-def write_keys(folder: Path, current: bytes, previous: bytes | None = None) -> Path:
+def write_keys(folder: Path, current: bytes, **others: bytes) -> Path:
     folder.mkdir(exist_ok=True)
-    (folder / "current").write_bytes(current)
-    if previous is not None:
-        (folder / "previous").write_bytes(previous)
+    for name, key in {"current": current, **others}.items():
+        (folder / name).write_bytes(key)
     return folder
 
 
@@ -113,6 +112,26 @@ def test_rotation_loses_no_id_in_flight(tmp_path: Path) -> None:
     assert read_id(after, keys, "m")
     with pytest.raises(ForgedId):
         read_id(before, keys, "m")
+
+
+def test_pods_that_see_a_rotation_at_different_times_read_each_others_ids(tmp_path: Path) -> None:
+    old, new = os.urandom(32), os.urandom(32)
+    early, late = Keys(write_keys(tmp_path / "early", old)), Keys(write_keys(tmp_path / "late", old))
+    both = (early, late)
+
+    def exchange() -> None:
+        for one, other in (both, both[::-1]):
+            assert read_id(Issuer(one, "r", "none", "m").issue(NOW, 1, [1]).decode(), other, "m")
+
+    for folder, keys in (("early", early), ("late", late)):
+        write_keys(tmp_path / folder, old, next=new)
+        keys.refresh()
+        exchange()
+    for folder, keys in (("early", early), ("late", late)):
+        (tmp_path / folder / "next").unlink()
+        write_keys(tmp_path / folder, new, previous=old)
+        keys.refresh()
+        exchange()
 
 
 def test_a_key_that_vanishes_changes_nothing(tmp_path: Path) -> None:

@@ -37,18 +37,22 @@ class Turn:
         asyncio.get_running_loop().call_soon(self._end)
         return True
 
-    async def run(self, outputs: Sequence[str], inputs: dict[str, Tensor]) -> Ran:
-        """Run the model on `inputs` at the turn's end; raises what Session.run raises."""
+    def join(self, outputs: Sequence[str], inputs: dict[str, Tensor]) -> asyncio.Future[Ran]:
+        """Have the model run on `inputs` at the turn's end; the future raises what Session.run raises.
+
+        Cancelling it takes the request out of the line.
+        """
         future: asyncio.Future[Ran] = asyncio.get_running_loop().create_future()
         group = group_of(outputs, inputs) if self._joint.bounds.rows > 1 else None
         job = Job(outputs, inputs, count_rows(inputs), count_bytes(inputs), group, time.perf_counter(), FOREVER, future)
         self._line.add(job)
         self.inside += 1
-        try:
-            return await future
-        finally:
-            self.inside -= 1
-            self._line.remove(job)
+        future.add_done_callback(lambda _: self._leave(job))
+        return future
+
+    def _leave(self, job: Job) -> None:
+        self.inside -= 1
+        self._line.remove(job)
 
     def _end(self) -> None:
         jobs = self._line.take(0.0)

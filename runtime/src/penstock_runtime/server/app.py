@@ -11,8 +11,9 @@ import orjson
 from penstock_runtime import __version__
 from penstock_runtime.engine.session import PLATFORM
 from penstock_runtime.protocol.binary_data import read_header_length
-from penstock_runtime.protocol.errors import Overloaded, ProtocolError, Unavailable
+from penstock_runtime.protocol.errors import ProtocolError, Unavailable
 from penstock_runtime.server.compression import MIN_COMPRESSED, choose_coding, compressed
+from penstock_runtime.server.counting import Counted
 from penstock_runtime.server.http import (
     CLOSE,
     GONE,
@@ -35,7 +36,6 @@ from penstock_runtime.server.repository.model import Model
 from penstock_runtime.server.repository.repository import Repository
 from penstock_runtime.server.serving import LENGTH_HEADER, Answer, Serving
 
-_OUTCOMES = {429: "rejected", 503: "rejected", 504: "timeout"}
 _EXTENSIONS = ("binary_tensor_data", "model_configuration", "statistics")
 _SERVER = orjson.dumps({"name": "penstock-runtime", "version": __version__, "extensions": _EXTENSIONS})
 # Of the largest element, FP64 or INT64.
@@ -82,59 +82,39 @@ class DataApp:
         return (CLOSE,) if self._repository.draining else ()
 
     async def _infer(self, model: Model, version: str | None, scope: Scope, receive: Receive, send: Send) -> None:
-        start = scope.get(STARTED) or time.perf_counter()
-        outcome = "server_error"
+        request = Counted(self._repository, model, scope.get(STARTED) or time.perf_counter())
         headers = self._headers()
         scope[TASK] = asyncio.current_task()
-        serving: Serving | None = None
-        self._repository.in_flight += 1
         try:
             require_method(scope, "POST")
-            serving = model.find(version)
-            serving.in_flight += 1
-            body, extra, kind = await self._answer_inference(serving, scope, receive)
+            body, extra, kind = await self._answer_inference(request.admit(version), scope, receive)
             await answer(send, 200, body, (*extra, *headers), kind)
-            outcome = "ok"
-            seconds = time.perf_counter() - start
-            model.metrics.request_seconds.observe(seconds)
-            serving.statistics.succeeded(seconds)
+            request.outcome = "ok"
         except Disconnected:
-            outcome = "client_error"
+            request.outcome = "client_error"
         except asyncio.CancelledError:
             if GONE in scope:
-                outcome = "client_error"
+                request.outcome = "client_error"
                 return
             # The time to finish is over: better an answer that says so than a connection that breaks.
-            outcome = "rejected"
+            request.outcome = "rejected"
             await answer_error(send, Unavailable("the server is shutting down"), headers)
-        except ProtocolError as error:
-            outcome = _OUTCOMES.get(error.status, "client_error" if error.status < 500 else "server_error")
-            await answer_error(send, error, (*_revision(model), *headers))
         except Exception as error:  # noqa: BLE001 - the protocol wants an answer whatever happens
-            await answer_error(send, unexpected(error), headers)
+            await answer_error(send, request.explain(error), (*revision_of(model), *headers))
         finally:
-            self._repository.in_flight -= 1
-            model.metrics.requests[outcome] += 1
-            if serving is not None:
-                serving.in_flight -= 1
-                if outcome != "ok":
-                    serving.statistics.failed(time.perf_counter() - start)
+            request.end()
 
     async def _answer_inference(self, serving: Serving, scope: Scope, receive: Receive) -> Answer:
-        if serving.in_flight > serving.executor.capacity:
-            raise Overloaded
         headers = dict(scope["headers"])
         value = headers.get(LENGTH_HEADER)
         if value is None:
             result = await serving.infer(await read_body(headers, receive, self._max_body_bytes))
         else:
-            length = read_header_length(value)
-            # Spaces before the JSON, so that the first tensor behind it is aligned and need not be copied.
-            lead = -length % _ALIGNMENT
+            length, lead = read_binary_header(value)
             body = await read_body(headers, receive, self._max_body_bytes, lead)
             result = await serving.infer(body, length + lead)
         if len(result[0]) >= MIN_COMPRESSED and (accepted := headers.get(b"accept-encoding")):
-            return await _compress(result, accepted)
+            return await compress_answer(result, accepted)
         return result
 
     def _look_up(self, scope: Scope, path: str) -> tuple[int, bytes]:
@@ -181,7 +161,17 @@ class DataApp:
         return _readiness({"name": model.name, "ready": why is None}, why)
 
 
-async def _compress(result: Answer, accepted: bytes) -> Answer:
+def read_binary_header(value: bytes) -> tuple[int, int]:
+    """Return the length of the JSON part, and how many spaces to put before it; raises InvalidRequest.
+
+    With them the first tensor behind it is aligned, and need not be copied.
+    """
+    length = read_header_length(value)
+    return length, -length % _ALIGNMENT
+
+
+async def compress_answer(result: Answer, accepted: bytes) -> Answer:
+    """Return `result` in a coding that the client accepts, if it does any that we know."""
     coding = choose_coding(accepted)
     if coding is None:
         return result
@@ -190,7 +180,8 @@ async def _compress(result: Answer, accepted: bytes) -> Answer:
     return await compressed(body, coding), (*headers, *extra), kind
 
 
-def _revision(model: Model) -> tuple[Header, ...]:
+def revision_of(model: Model) -> tuple[Header, ...]:
+    """Return the header that tells the revision, once the model is loaded."""
     return () if model.current is None else (model.current.revision_header,)
 
 

@@ -98,12 +98,17 @@ async def answer(
 
 async def answer_error(send: Send, error: ProtocolError, headers: Iterable[Header] = ()) -> None:
     """Send `error` as the protocol wants it, with Retry-After where trying again may help."""
+    await answer(send, error.status, encode_error(error.message), headers_of_error(error, headers))
+
+
+def headers_of_error(error: ProtocolError, headers: Iterable[Header]) -> list[Header]:
+    """Return `headers` and those that an answer of `error` needs besides."""
     extra = [*headers, *error.headers]
     if error.status in (429, 503):
         extra.append((b"retry-after", b"1"))
     if error.status in (408, 413):
         extra.append(CLOSE)
-    await answer(send, error.status, encode_error(error.message), extra)
+    return extra
 
 
 def unexpected(error: Exception) -> ProtocolError:

@@ -7,14 +7,16 @@ import gc
 import logging
 import os
 import signal
+from collections.abc import Sequence
 from pathlib import Path
 
 from penstock_runtime import termination
 from penstock_runtime.engine.errors import ModelLoadError
 from penstock_runtime.log import event
-from penstock_runtime.server.listener import ListenError
 from penstock_runtime.server.process import Process
 from penstock_runtime.server.settings import Settings, SettingsError
+from penstock_runtime.server.sockets import ListenError
+from penstock_runtime.server.workers.supervisor import Supervisor
 
 logger = logging.getLogger(__name__)
 
@@ -25,11 +27,16 @@ _FAILURES = {
 }
 
 
-def serve(settings: Settings) -> int:
-    """Run a serving process to its end and return its exit code: 0 after a drain, 1 if it cannot serve."""
+def serve(settings: Settings, arguments: Sequence[str]) -> int:
+    """Run a serving process to its end and return its exit code: 0 after a drain, 1 if it cannot serve.
+
+    `arguments`: the command line's words, with which workers are started where there are several.
+    """
     import uvloop
 
     try:
+        if settings.workers > 1 and settings.worker is None:
+            return uvloop.run(_supervise(Supervisor(settings, arguments)))
         uvloop.run(_serve_until_signal(Process(settings, on_ready=freeze)))
     except (ModelLoadError, SettingsError, ListenError) as error:
         fail(settings.termination_log, _FAILURES[type(error)], str(error))
@@ -49,7 +56,18 @@ def fail(termination_log: Path | None, reason: str, message: str) -> None:
     termination.write(termination_log, {"reason": reason, "message": message})
 
 
+async def _supervise(supervisor: Supervisor) -> int:
+    return await supervisor.run(_stop_at_signal())
+
+
 async def _serve_until_signal(process: Process) -> None:
+    if not await process.run(_stop_at_signal()):
+        # A thread still loads or runs the model, and would keep the process for as long as it does.
+        logging.shutdown()
+        os._exit(0)
+
+
+def _stop_at_signal() -> asyncio.Event:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
 
@@ -60,7 +78,4 @@ async def _serve_until_signal(process: Process) -> None:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, ask, number)
-    if not await process.run(stop):
-        # A thread still loads or runs the model, and would keep the process for as long as it does.
-        logging.shutdown()
-        os._exit(0)
+    return stop

@@ -7,7 +7,7 @@ from penstock_runtime.server.http import Header, Receive, Scope, Send, answer, a
 from penstock_runtime.server.metrics import exposition
 from penstock_runtime.server.repository.repository import Repository
 
-_TEXT: Header = (b"content-type", b"text/plain; version=0.0.4; charset=utf-8")
+TEXT: Header = (b"content-type", b"text/plain; version=0.0.4; charset=utf-8")
 
 
 class MetricsApp:
@@ -28,4 +28,4 @@ class MetricsApp:
             return
         models = self._repository.models.values()
         parts = [part for model in models for part in (model.metrics.lines(), model.tally.lines())]
-        await answer(send, 200, exposition(parts), content_type=_TEXT)
+        await answer(send, 200, exposition(parts), content_type=TEXT)

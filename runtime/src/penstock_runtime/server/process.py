@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
+import signal
+import socket
 import time
 from collections.abc import Callable
 
@@ -11,11 +14,14 @@ from penstock_runtime.log import event
 from penstock_runtime.server.admin_app import AdminApp
 from penstock_runtime.server.app import DataApp
 from penstock_runtime.server.config_dir import ConfigDir
+from penstock_runtime.server.direct import Direct
 from penstock_runtime.server.feedback.keys import Keys
 from penstock_runtime.server.listener import Listener
 from penstock_runtime.server.metrics_app import MetricsApp
 from penstock_runtime.server.repository.repository import Repository
 from penstock_runtime.server.settings import Settings
+from penstock_runtime.server.sockets import bind
+from penstock_runtime.server.workers.link import Link
 
 logger = logging.getLogger(__name__)
 
@@ -30,16 +36,21 @@ class Process:
         self._settings = settings
         self._on_ready = on_ready
         self._config = ConfigDir(settings.config_dir, settings.feedback)
-        self._keys = Keys(settings.feedback_key_dir)
+        self._link = None if settings.worker is None else Link(settings.worker.link)
+        self._keys = Keys(settings.feedback_key_dir, None if self._link is None else self._link.key)
         self._repository = Repository(settings, self._keys, self._config.feedback, self._config.cohort)
         self._listeners: list[Listener] = []
         try:
-            for app, port in (
-                (DataApp(self._repository, settings.serving.max_body_bytes), settings.http_port),
-                (AdminApp(self._repository, settings.model_control), settings.admin_port),
-                (MetricsApp(self._repository), settings.metrics_port),
+            limit = settings.serving.max_body_bytes
+            ports = settings.worker or (settings.http_port, settings.admin_port, settings.metrics_port)
+            direct = Direct(self._repository, limit)
+            for app, port, short in (
+                (DataApp(self._repository, limit), ports[0], direct),
+                (AdminApp(self._repository, settings.model_control), ports[1], None),
+                (MetricsApp(self._repository), ports[2], None),
             ):
-                self._listeners.append(Listener(app, settings.host, port))
+                bound = socket.socket(fileno=port) if settings.worker else bind(settings.host, port)
+                self._listeners.append(Listener(app, bound, short))
         except BaseException:
             self._close()
             raise
@@ -73,8 +84,16 @@ class Process:
         start = time.perf_counter()
         await self._repository.load_all()
         self._on_ready()
+        if self._link is not None:
+            await self._link.wait_for_all()
+            self._end_with_supervisor = asyncio.create_task(self._follow(self._link))
+            self._repository.waits_for_others = False
         event(logger, "ready", models=list(self._repository.models), revision=self._settings.revision,
               load_seconds=round(time.perf_counter() - start, 3))  # fmt: skip
+
+    async def _follow(self, link: Link) -> None:
+        await link.wait_for_end()
+        os.kill(os.getpid(), signal.SIGTERM)
 
     async def _watch(self) -> None:
         while True:
@@ -106,3 +125,5 @@ class Process:
         for listener in self._listeners:
             listener.close()
         self._repository.close()
+        if self._link is not None:
+            self._link.close()

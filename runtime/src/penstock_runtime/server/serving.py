@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from penstock_runtime.engine.executor import Executor
 from penstock_runtime.engine.line import Ran
+from penstock_runtime.engine.session import Tensor
 from penstock_runtime.protocol.decode import Decoder, InferRequest
 from penstock_runtime.protocol.encode import encode_response
 from penstock_runtime.protocol.errors import ProtocolError
@@ -25,8 +26,6 @@ LENGTH_HEADER = b"inference-header-content-length"
 
 # Body, headers, content type.
 Answer = tuple[bytes, tuple[Header, ...], Header]
-# What a run gave, the answer made of it, what was predicted, and the seconds that all but the run took.
-_Answered = tuple[Ran, Answer, Sequence[Prediction], float]
 
 
 @dataclass(eq=False)
@@ -65,36 +64,60 @@ class Serving:
         begun = time.perf_counter()
         request = self._decoder.decode(body, header_length)
         decoding = time.perf_counter() - begun
-        ran, answer, predictions, encoding = await self._answer(request)
-        self.statistics.answered(request.rows, ran, decoding, encoding)
+        fetched = self.fetched(request)
+        return self.finish(request, fetched, await self.executor.run(fetched, request.inputs, self.timeout), decoding)
+
+    def decode(self, body: bytes, header_length: int | None) -> InferRequest:
+        """Return the request whose first `header_length` bytes are JSON (None: all); raises ProtocolError."""
+        return self._decoder.decode(body, header_length)
+
+    def finish(self, request: InferRequest, fetched: Sequence[str], ran: Ran, decoding: float) -> Answer:
+        """Return the answer to `request`, of which `ran` gave the outputs `fetched`, and count it."""
+        begun = time.perf_counter()
+        answer, predictions = self._encode(request, fetched, ran)
+        self.count_answer(request.rows, ran, predictions, decoding, time.perf_counter() - begun)
+        return answer
+
+    def fetched(self, request: InferRequest) -> tuple[str, ...]:
+        """Return the outputs to run for: the decision must be seen even by a request that does not ask for it."""
+        wanted, decided = request.outputs, self.judge.output
+        return wanted if decided is None or decided in wanted else (*wanted, decided)
+
+    def decide(self, fetched: Sequence[str], ran: Ran, rows: int) -> Sequence[Prediction]:
+        """Return what was predicted, one a row, if the judge can tell."""
+        judge = self.judge
+        decided = judge.output
+        # The judge may have been exchanged for one with another output since the run began.
+        if decided is None or decided not in fetched:
+            return ()
+        return judge.decide(ran.outputs[fetched.index(decided)], rows)
+
+    def tensors(self, request: InferRequest, ran: Ran) -> list[tuple[str, str, Tensor]]:
+        """Return the outputs that `request` asks for, each as name, datatype, array."""
+        datatypes = self._datatypes
+        return [(name, datatypes[name], array) for name, array in zip(request.outputs, ran.outputs, strict=False)]
+
+    def count_answer(
+        self, rows: int, ran: Ran, predictions: Sequence[Prediction], decoding: float, encoding: float
+    ) -> None:
+        """Count an answered request of `rows` rows; `decoding` and `encoding` are seconds. On the event loop."""
+        self.statistics.answered(rows, ran, decoding, encoding)
         metrics = self.metrics
         metrics.inference_seconds.observe(ran.ran)
         metrics.queue_seconds.observe(ran.queued)
         metrics.count_predictions(predictions)
-        return answer
 
     async def rehearse(self) -> None:
         """Go the whole way once with a synthetic request, uncounted, so that the first user need not."""
         with suppress(ProtocolError):
-            await self._answer(self._decoder.decode(*synthetic_request(self.schema)))
+            request = self._decoder.decode(*synthetic_request(self.schema))
+            fetched = self.fetched(request)
+            self._encode(request, fetched, await self.executor.run(fetched, request.inputs, self.timeout))
 
-    async def _answer(self, request: InferRequest) -> _Answered:
-        wanted = request.outputs
-        decided = self.judge.output
-        # The decision must be seen even by a request that does not ask for it.
-        fetched = wanted if decided is None or decided in wanted else (*wanted, decided)
-        ran = await self.executor.run(fetched, request.inputs, self.timeout)
-        begun = time.perf_counter()
-        predictions: Sequence[Prediction] = ()
-        if decided is not None:
-            predictions = self.judge.decide(ran.outputs[fetched.index(decided)], request.rows)
-        datatypes = self._datatypes
+    def _encode(self, request: InferRequest, fetched: Sequence[str], ran: Ran) -> tuple[Answer, Sequence[Prediction]]:
+        predictions = self.decide(fetched, ran, request.rows)
         response, length = encode_response(
-            self.name,
-            self.version,
-            request.id,
-            [(name, datatypes[name], array) for name, array in zip(wanted, ran.outputs, strict=False)],
-            request.binary,
+            self.name, self.version, request.id, self.tensors(request, ran), request.binary
         )
         issued = self.issuer.issue(time.time(), request.rows, predictions)
         headers: tuple[Header, ...] = (self.revision_header, (b"penstock-prediction-id", issued))
@@ -102,4 +125,4 @@ class Serving:
             answer: Answer = response, headers, JSON_TYPE
         else:
             answer = response, (*headers, (LENGTH_HEADER, b"%d" % length)), BINARY_TYPE
-        return ran, answer, predictions, time.perf_counter() - begun
+        return answer, predictions

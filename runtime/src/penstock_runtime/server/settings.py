@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
-from argparse import ArgumentParser, Namespace
+from argparse import SUPPRESS, ArgumentParser, Namespace
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar, cast
 
 from penstock_runtime.engine.locate import VersionPolicy
 from penstock_runtime.server.units import parse_duration, parse_size
+from penstock_runtime.server.workers.link import Inherited
 
 # As in the CRD.
 MAX_BATCH_ROWS = 4096
@@ -28,6 +29,7 @@ class Serving:
     """Limits of serving (spec.serving). `threads` None = by the CPU quota; `timeout` in seconds.
 
     `max_batch_rows`: most rows that requests waiting for the model are run with together; 1 = each alone.
+    `cpu_share`: of the CPUs that the server may use, what this process may.
     """
 
     threads: int | None = None
@@ -35,6 +37,11 @@ class Serving:
     max_queue: int = 256
     timeout: float = 60.0
     max_batch_rows: int = 32
+    cpu_share: float = 1.0
+
+    def divided(self, workers: int) -> Serving:
+        """Return the limits of one of `workers` processes that share the CPUs and the queue."""
+        return replace(self, max_queue=-(-self.max_queue // workers), cpu_share=1 / workers)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,13 +64,16 @@ class Settings:
     """Everything a serving process is told. Ports of 0 are chosen by the system and logged.
 
     `model_name` None: `model_path` is a repository, each of whose folders is a model. `model_control`: whether
-    models may be loaded and unloaded by the admin port.
+    models may be loaded and unloaded by the admin port. `worker`: the sockets of this process if it is one of
+    several `workers`.
     """
 
     model_path: Path
     model_name: str | None
     version_policy: VersionPolicy
     model_control: bool
+    workers: int
+    worker: Inherited | None
     revision: str
     host: str | None
     http_port: int
@@ -87,6 +97,9 @@ def add_arguments(parser: ArgumentParser) -> None:
                         help="numbered folders to serve: latest (default), all, or numbers such as 3,5")  # fmt: skip
     parser.add_argument("--model-control", choices=("none", "explicit"), default="none",
                         help="explicit: models can be loaded and unloaded by requests to the admin port")  # fmt: skip
+    parser.add_argument("--workers", type=int, default=1, metavar="N",
+                        help="processes that share the ports, for models too small for threads")  # fmt: skip
+    parser.add_argument("--worker", help=SUPPRESS)  # what a process is told that is one of them
     parser.add_argument("--model-name", help="name in URLs (default: $PENSTOCK_MODEL, else the path's name)")
     parser.add_argument("--host", help="address to listen on (default: every address)")
     parser.add_argument("--http-port", type=int, default=8080, help="inference and health")
@@ -115,6 +128,8 @@ def read_settings(args: Namespace, env: Mapping[str, str]) -> Settings:
         model_name=name,
         version_policy=read_versions(args.versions),
         model_control=args.model_control == "explicit",
+        workers=_workers(args.workers),
+        worker=Inherited(*map(int, args.worker.split(","))) if args.worker else None,
         revision=env.get("PENSTOCK_REVISION") or "none",
         host=args.host,
         http_port=args.http_port,
@@ -125,9 +140,14 @@ def read_settings(args: Namespace, env: Mapping[str, str]) -> Settings:
         drain_seconds=args.drain_seconds,
         shutdown_seconds=args.shutdown_seconds,
         termination_log=args.termination_log,
-        serving=read_serving(_json_object(env, "PENSTOCK_SERVING")),
+        serving=read_serving(_json_object(env, "PENSTOCK_SERVING")).divided(_workers(args.workers)),
         feedback=read_feedback(_json_object(env, "PENSTOCK_FEEDBACK")),
     )
+
+
+def _workers(count: int) -> int:
+    with _Named("workers"):
+        return _at_least(1, count)
 
 
 def read_versions(text: str) -> VersionPolicy:

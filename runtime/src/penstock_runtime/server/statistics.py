@@ -32,15 +32,11 @@ class Statistics:
         # Rows of a run -> runs; seconds of its requests' decoding, of the runs, of its requests' encoding.
         self._batches: dict[int, list[float]] = {}
 
-    def failed(self, seconds: float) -> None:
-        """Count a request that was not answered with 200, by its whole time."""
-        self._fail[0] += 1
-        self._fail[1] += seconds
-
-    def succeeded(self, seconds: float) -> None:
-        """Count a request that was answered with 200, by its whole time."""
-        self._success[0] += 1
-        self._success[1] += seconds
+    def ended(self, seconds: float, success: bool) -> None:
+        """Count a request by its whole time; `success`: whether it was answered with 200."""
+        ended = self._success if success else self._fail
+        ended[0] += 1
+        ended[1] += seconds
 
     def ran(self, rows: int, seconds: float) -> None:
         """Count one run of the model, which may be one of several requests."""

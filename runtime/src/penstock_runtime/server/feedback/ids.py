@@ -92,8 +92,7 @@ def read_id(text: str, keys: Keys, model: str) -> PredictionId:
         raise ForgedId from None
     body, mac = raw[:-_MAC_BYTES], raw[-_MAC_BYTES:]
     person = _person(model)
-    if not any(key is not None and hmac.compare_digest(mac, _mac(body, key, person))
-               for key in (keys.current, keys.previous)):  # fmt: skip
+    if not any(hmac.compare_digest(mac, _mac(body, key, person)) for key in keys.verifying):
         raise ForgedId
     try:
         return _unpack(body)

@@ -13,19 +13,27 @@ logger = logging.getLogger(__name__)
 
 
 class Keys:
-    """`current` signs; `current` and `previous` verify, so a rotation loses no id in flight.
+    """`current` signs; `current`, `previous` and `next` verify, so a rotation loses no id in flight.
 
-    Without files a random key of this process is used: its ids are then valid in this process alone.
+    Pods see a changed Secret at different times, some a minute late: a new key that is published as `next` first
+    is known everywhere when it begins to sign. Without files a random key of this server is used: its ids are
+    then valid in this server alone.
     """
 
-    def __init__(self, folder: Path) -> None:
-        """Read the keys in `folder`; see `refresh`."""
+    def __init__(self, folder: Path, own: bytes | None = None) -> None:
+        """Read the keys in `folder`; see `refresh`. `own`: 32 bytes to use where there are no files."""
         self._folder = folder
-        self._own = os.urandom(32)
+        self._own = own or os.urandom(32)
         self.current = self._own
         self.previous: bytes | None = None
+        self.next: bytes | None = None
         if not self.refresh():
-            event(logger, "no feedback key: prediction ids are valid in this process only", folder=str(folder))
+            event(logger, "no feedback key: prediction ids are valid in this server only", folder=str(folder))
+
+    @property
+    def verifying(self) -> tuple[bytes, ...]:
+        """The keys that an id may be signed with."""
+        return tuple(key for key in (self.current, self.previous, self.next) if key is not None)
 
     def refresh(self) -> bool:
         """Read the files again; return whether a current key is there. An unreadable file changes nothing."""
@@ -33,6 +41,7 @@ class Keys:
         if current is None:
             return False
         previous = _read(self._folder / "previous")
+        self.next = _read(self._folder / "next")
         if current != self.current:
             # A key this process signed with stays valid even where no `previous` is mounted.
             self.previous = previous or (self.current if self.current is not self._own else None)

@@ -49,6 +49,7 @@ class Repository:
         self._issuers: dict[str, Issuer] = {}
         self.models: dict[str, Model] = {}
         self.draining = False
+        self.waits_for_others = settings.worker is not None
         self.in_flight = 0
         if settings.model_name is not None:
             self._add(settings.model_name, settings.model_path)
@@ -70,7 +71,9 @@ class Repository:
         if not wanted:
             return "there is no model"
         waits = next((model for model in wanted if model.current is None), None)
-        return None if waits is None else "the model is not loaded yet"
+        if waits is None:
+            return "other workers still load their models" if self.waits_for_others else None
+        return "the model is not loaded yet"
 
     @property
     def servings(self) -> Iterator[Serving]:

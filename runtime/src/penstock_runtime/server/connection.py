@@ -1,0 +1,163 @@
+"""uvicorn's HTTP protocol, with what it lacks for a model server.
+
+A request's arrival and its client's departure, our error for bytes that are no HTTP, and a short way for inference
+requests that come whole.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from time import perf_counter
+from typing import Any
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from penstock_runtime.server.direct import Direct
+from penstock_runtime.server.http import GONE, STARTED, TASK, bad_request
+from penstock_runtime.server.repository.model import Model
+
+
+class _Event:
+    """Stands for an asyncio.Event that nobody waits for."""
+
+    def set(self) -> None:
+        """Do nothing."""
+
+
+_EVENT = _Event()
+# Bodies that have to be taken apart first.
+_UNUSUAL = frozenset((b"content-encoding", b"transfer-encoding"))
+
+
+class _Exchange:
+    """A request on the short way. uvicorn's protocol takes it for one of its cycles."""
+
+    __slots__ = ("_connection", "disconnected", "headers", "keep_alive", "parts", "response_complete", "start", "task")
+    message_event = _EVENT
+
+    def __init__(self, connection: Connection, start: float, headers: list[tuple[bytes, bytes]]) -> None:
+        self._connection = connection
+        self.start = start
+        self.headers = dict(headers)
+        self.parts: list[bytes] = []
+        self.task: asyncio.Task[None] | None = None
+        self.disconnected = False
+        self.keep_alive = True
+        self.response_complete = False
+
+    @property
+    def response_started(self) -> bool:
+        """Whether the answer is on its way: it goes as a whole."""
+        return self.response_complete
+
+    def send(self, parts: Iterable[bytes], close: bool = False) -> None:
+        """Send the whole answer; its first part lacks the empty line behind the headers."""
+        head, body = parts
+        self.response_complete = True
+        if self.disconnected:
+            return
+        self._connection.answer(head, body, self.keep_alive and not close, say_so=not close)
+
+
+class Connection(HttpToolsProtocol):
+    """One connection of a client. `direct` is set where there is a short way."""
+
+    direct: Direct | None = None
+    _began = 0.0
+    _exchange: _Exchange | None = None
+    # Set while a request of the short way is read.
+    _model: Model | None = None
+
+    def on_message_begin(self) -> None:
+        """Begin a request: its time counts from here, for many can become readable at once."""
+        self._began = perf_counter()
+        self.url = b""
+        self.headers = []
+        self.expect_100_continue = False
+
+    def on_headers_complete(self) -> None:
+        """Choose the way."""
+        self._model = self._find_model()
+        if self._model is None:
+            self._begin_cycle()
+        else:
+            self._exchange = _Exchange(self, self._began, self.headers)
+            if not _UNUSUAL.isdisjoint(self._exchange.headers):
+                self._leave_short_way()
+
+    def _find_model(self) -> Model | None:
+        parser = self.parser
+        free = self.cycle is None or self.cycle.response_complete
+        if self.direct is None or not free or self.pipeline or self.flow.write_paused or self.expect_100_continue:
+            return None
+        if parser.get_method() != b"POST" or parser.get_http_version() != "1.1" or parser.should_upgrade():
+            return None
+        return self.direct.model_at(self.url)
+
+    def _begin_cycle(self) -> None:
+        url, headers, expect = self.url, self.headers, self.expect_100_continue
+        super().on_message_begin()
+        self.url, self.headers, self.expect_100_continue = url, headers, expect
+        self.scope["headers"] = headers
+        self.scope[STARTED] = self._began  # type: ignore[literal-required]
+        super().on_headers_complete()
+
+    def _leave_short_way(self) -> None:
+        """Go by ASGI after all: what has not come in one read may be large, slow, or never come."""
+        exchange, self._model = self._exchange, None
+        self._begin_cycle()
+        for part in exchange.parts if exchange is not None else ():
+            super().on_body(part)
+
+    def data_received(self, data: bytes) -> None:
+        """Parse what came."""
+        super().data_received(data)
+        if self._model is not None and not self.transport.is_closing():
+            self._leave_short_way()
+
+    def on_body(self, body: bytes) -> None:
+        """Keep a part of the body."""
+        if self._model is not None and self._exchange is not None:
+            self._exchange.parts.append(body)
+        else:
+            super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """Answer what has come whole."""
+        model, exchange = self._model, self._exchange
+        if model is None or exchange is None or self.direct is None:
+            super().on_message_complete()
+            return
+        self._model = None
+        exchange.keep_alive = self.parser.should_keep_alive()
+        self.cycle = exchange  # type: ignore[assignment]
+        self.direct.answer(exchange, model)
+        if exchange.task is not None:
+            self.tasks.add(exchange.task)
+            exchange.task.add_done_callback(self.tasks.discard)
+
+    def answer(self, head: bytes, body: bytes, keep_alive: bool, say_so: bool) -> None:
+        """Send the answer of a request on the short way; `say_so`: tell the client if the connection ends."""
+        end = b"\r\n" if keep_alive or not say_so else b"connection: close\r\n\r\n"
+        self.transport.write(b"".join((head, end, body)))
+        if not keep_alive:
+            self.transport.close()
+        self.on_response_complete()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Cancel what nobody waits for any more."""
+        super().connection_lost(exc)
+        exchange = self._exchange
+        if exchange is not None and not exchange.response_complete and exchange.task is not None:
+            exchange.disconnected = True
+            exchange.task.cancel()
+        task: Any = self.scope.get(TASK) if self.scope is not None else None
+        if task is not None and self.cycle is not None and not self.cycle.response_started:
+            self.scope[GONE] = True  # type: ignore[literal-required]
+            task.cancel()
+
+    def send_400_response(self, msg: str) -> None:
+        """Answer bytes that are no HTTP as the protocol wants it."""
+        self.transport.write(bad_request(msg))
+        self.transport.close()

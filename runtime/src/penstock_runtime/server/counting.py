@@ -1,0 +1,55 @@
+"""One request to a model's infer path, counted whatever becomes of it."""
+
+from __future__ import annotations
+
+import time
+
+from penstock_runtime.protocol.errors import Overloaded, ProtocolError
+from penstock_runtime.server.http import unexpected
+from penstock_runtime.server.repository.model import Model
+from penstock_runtime.server.repository.repository import Repository
+from penstock_runtime.server.serving import Serving
+
+_OUTCOMES = {429: "rejected", 503: "rejected", 504: "timeout"}
+
+
+class Counted:
+    """A request from its arrival to its end. Exactly one of the outcomes is counted, by `end`."""
+
+    __slots__ = ("_repository", "model", "outcome", "serving", "start")
+
+    def __init__(self, repository: Repository, model: Model, start: float) -> None:
+        """`start`: perf_counter() when it came."""
+        self._repository = repository
+        self.model = model
+        self.serving: Serving | None = None
+        self.start = start
+        self.outcome = "server_error"
+        repository.in_flight += 1
+
+    def admit(self, version: str | None) -> Serving:
+        """Return what answers it; raises ProtocolError: 404, 503, or 429 where too many are under way."""
+        serving = self.serving = self.model.find(version)
+        serving.in_flight += 1
+        if serving.in_flight > serving.executor.capacity:
+            raise Overloaded
+        return serving
+
+    def explain(self, error: Exception) -> ProtocolError:
+        """Return what its client is told of `error`, and keep the outcome."""
+        if isinstance(error, ProtocolError):
+            self.outcome = _OUTCOMES.get(error.status, "client_error" if error.status < 500 else "server_error")
+            return error
+        return unexpected(error)
+
+    def end(self) -> None:
+        """Count it."""
+        seconds = time.perf_counter() - self.start
+        serving, metrics = self.serving, self.model.metrics
+        self._repository.in_flight -= 1
+        metrics.requests[self.outcome] += 1
+        if self.outcome == "ok":
+            metrics.request_seconds.observe(seconds)
+        if serving is not None:
+            serving.in_flight -= 1
+            serving.statistics.ended(seconds, self.outcome == "ok")
