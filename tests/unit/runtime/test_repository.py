@@ -176,6 +176,7 @@ FAILED_LOADS: list[tuple[Callable[[Path], object], str]] = [
         lambda folder: golden(folder, [3.0, 6.0]),
         "golden.json, request 0: output 'y': 2 of 2 elements differ; element 0 is 2.0 instead of 3.0",
     ),
+    (lambda folder: golden(folder, [1e300, 4.0]), "element 0 is 2.0 instead of inf"),
     (lambda folder: golden(folder, [2.0, 4.0, 6.0]), "its shape is [2, 1] instead of [3]"),
     (lambda folder: golden(folder, [2.0, 4.0], tolerance={"absolute": -1}), "a tolerance must be a number >= 0"),
     (lambda folder: golden(folder, [2.0, 4.0], inputs=[]), "missing input 'x'"),
