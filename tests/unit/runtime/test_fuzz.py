@@ -19,7 +19,7 @@ from tests.fuzz.verdict import Wrong, check
 from tests.fuzz.watch import Watch
 from tests.fuzz.wire import answers
 
-ROUNDS = 1500
+ROUNDS = 1000
 
 
 @pytest.fixture(scope="module")
