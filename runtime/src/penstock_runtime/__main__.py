@@ -1,4 +1,4 @@
-"""The command line: `penstock-runtime serve` and `penstock-runtime fetch`."""
+"""The command line: `penstock-runtime serve`, `inspect`, `bench` and `fetch`."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from argparse import ArgumentParser
 from collections.abc import Sequence
 
 from penstock_runtime import __version__, log
+from penstock_runtime.terminal import for_people
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -18,6 +19,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(dest="command", required=True)
     serve = commands.add_parser("serve", help="serve a model")
+    inspect = commands.add_parser("inspect", help="tell what a model file is, without loading it")
+    bench = commands.add_parser("bench", help="measure how fast a server of the Open Inference Protocol answers")
     fetch = commands.add_parser("fetch", help="bring a model's files into a folder, verified")
     log.configure()
     # Each command imports its own: serving must not pay for the fetcher's libraries, nor the reverse.
@@ -27,6 +30,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         from penstock_runtime.server.lifecycle import serve as run_server
 
         settings.add_arguments(serve)
+        if for_people():
+            # No balancer has to see first that a server goes which a person ends.
+            serve.set_defaults(drain_seconds=0.0)
         args = parser.parse_args(arguments)
         try:
             configured = settings.read_settings(args, os.environ)
@@ -34,6 +40,16 @@ def main(argv: Sequence[str] | None = None) -> int:
             fail(args.termination_log, "InvalidConfiguration", str(error))
             return 1
         return run_server(configured, arguments)
+    if command == "inspect":
+        from penstock_runtime.inspection import command as inspect_command
+
+        inspect_command.add_arguments(inspect)
+        return inspect_command.run(parser.parse_args(arguments))
+    if command == "bench":
+        from penstock_runtime.bench import command as bench_command
+
+        bench_command.add_arguments(bench)
+        return bench_command.run(parser.parse_args(arguments))
     if command == "fetch":
         from penstock_runtime.fetch import command as fetch_command
 

@@ -1,4 +1,4 @@
-"""Structured logs: one JSON object a line on stderr; never anything of a request."""
+"""Structured logs: one JSON object a line on stderr, or words at a terminal; never anything of a request."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ import time
 from typing import Any
 
 import orjson
+
+from penstock_runtime.terminal import for_people, printable
 
 FIELDS = "penstock_fields"
 
@@ -29,10 +31,32 @@ class JsonFormatter(logging.Formatter):
         return orjson.dumps(line, default=str).decode()
 
 
+class TextFormatter(logging.Formatter):
+    """Formats a record as a line for people: the time of day, what happened, and the fields."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line; as in JSON, an exception is given by its type alone."""
+        fields = dict(getattr(record, FIELDS, {}))
+        if record.exc_info and record.exc_info[0] is not None:
+            fields["exception"] = record.exc_info[0].__name__
+        level = f"{record.levelname}: " if record.levelno >= logging.WARNING else ""
+        told = ", ".join(
+            f"{key.replace('_', ' ')} {_plain(value)}" for key, value in fields.items() if value is not None
+        )
+        stamp = time.strftime("%H:%M:%S", time.localtime(record.created))
+        return printable(f"{stamp}  {level}{record.getMessage()}{f': {told}' if told else ''}")
+
+
+def _plain(value: object) -> str:
+    if isinstance(value, (list, tuple)):
+        return " ".join(map(str, value)) or "none"
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
 def configure() -> None:
-    """Send this package's logs, and errors of libraries, to stderr as JSON lines."""
+    """Send this package's logs, and errors of libraries, to stderr: as JSON lines unless a person reads them."""
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(JsonFormatter())
+    handler.setFormatter(TextFormatter() if for_people() else JsonFormatter())
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(logging.ERROR)

@@ -26,6 +26,7 @@ def write_all(folder: Path) -> None:
     write_patient(folder / "patient")
     write_scaled(folder / "half", TensorProto.FLOAT16)
     write_scaled(folder / "scaled", TensorProto.FLOAT)
+    write_brain(folder / "brain")
     write_picky(folder / "picky")
     (folder / "corrupt").mkdir()
     (folder / "corrupt" / "model.onnx").write_bytes(b"\x08\x08this is not a model")

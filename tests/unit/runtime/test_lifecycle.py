@@ -17,7 +17,7 @@ from tests.unit.runtime.process import PORTS, SETOSA, ServerProcess, call, iris_
 from tests.unit.runtime.test_overload import wait_until
 
 LOAD_FAILURES = [
-    ("corrupt", "ONNX Runtime cannot load model.onnx"),
+    ("corrupt", "model.onnx is not an ONNX model: it was cut off or is damaged"),
     ("zipmap", "export with to_onnx(..., options={id(model): {'zipmap': False}})"),
     ("missing", "there is no such file or folder"),
     ("empty", "no .onnx file in"),

@@ -22,10 +22,14 @@ from penstock_runtime.server.settings import (
 from penstock_runtime.server.units import parse_duration, parse_size
 
 
-def settings(*arguments: str, **env: str) -> Settings:
+def parsed(*arguments: str, **env: str) -> Settings:
     parser = ArgumentParser()
     add_arguments(parser)
-    return read_settings(parser.parse_args(["--model-path", "/models/fraud.onnx", *arguments]), env)
+    return read_settings(parser.parse_args(arguments), env)
+
+
+def settings(*arguments: str, **env: str) -> Settings:
+    return parsed("--model-path", "/models/fraud.onnx", *arguments, **env)
 
 
 @pytest.mark.parametrize(
@@ -60,6 +64,43 @@ def test_names_come_from_the_command_line_then_the_environment_then_the_path() -
     assert settings().model_name == "fraud"
     assert settings().revision == "none"
     assert settings(PENSTOCK_REVISION="r").revision == "r"
+
+
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [
+        ("/data/fraud.onnx", "fraud"),
+        ("/data/fraud", "fraud"),
+        ("/data/fraud/model.onnx", "fraud"),
+        ("/data/fraud/12/model.onnx", "fraud"),
+        ("/data/fraud/12", "fraud"),
+        ("/data/fraud.v2.onnx", "fraud.v2"),
+        ("/data/Fraud (new).onnx", "Fraud-new-"),
+        ("/model.onnx", "model"),
+        ("/1/2.onnx", "model"),
+    ],
+)
+def test_a_model_without_a_name_is_called_by_its_file_or_folder(path: str, name: str) -> None:
+    assert parsed(path).model_name == name
+
+
+def test_a_model_is_named_by_position_or_by_option() -> None:
+    assert parsed("a.onnx").model_path == Path("a.onnx")
+    assert parsed("a.onnx", "--model-path", "./a.onnx").model_path == Path("a.onnx")
+    assert parsed("--model-repository", "models").model_name is None
+    with pytest.raises(SettingsError, match=r"both a\.onnx and b\.onnx are given; give one"):
+        parsed("a.onnx", "--model-path", "b.onnx")
+    with pytest.raises(SettingsError, match="both a and b are given"):
+        parsed("a", "--model-repository", "b")
+    with pytest.raises(SettingsError, match=r"none is given; name an \.onnx file"):
+        parsed()
+
+
+def test_custom_domains_come_from_the_command_line_or_the_environment() -> None:
+    assert settings().serving.custom_domains == frozenset()
+    assert settings(PENSTOCK_ALLOW_CUSTOM_DOMAINS="a.b, c").serving.custom_domains == {"a.b", "c"}
+    found = settings("--allow-custom-domains", "d,e", PENSTOCK_ALLOW_CUSTOM_DOMAINS="a.b")
+    assert found.serving.custom_domains == {"d", "e"}
 
 
 def test_serving_has_defaults_and_ignores_what_it_does_not_know() -> None:
@@ -157,3 +198,15 @@ def test_a_folder_without_a_model_tells_what_it_holds(tmp_path: Path) -> None:
     (tmp_path / "model.tar.gz").touch()
     with pytest.raises(ModelLoadError, match=r"no \.onnx file in .*: it holds model\.tar\.gz"):
         locate_model(tmp_path)
+
+
+def test_a_version_that_is_a_link_must_stay_in_the_folder(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere" / "1").mkdir(parents=True)
+    (tmp_path / "elsewhere" / "1" / "model.onnx").touch()
+    (tmp_path / "models" / "..data").mkdir(parents=True)
+    (tmp_path / "models" / "..data" / "model.onnx").touch()
+    (tmp_path / "models" / "1").symlink_to("..data")
+    assert locate_model(tmp_path / "models").path == tmp_path / "models" / "1" / "model.onnx"
+    (tmp_path / "models" / "2").symlink_to("../elsewhere/1")
+    with pytest.raises(ModelLoadError, match=r"models/2 is a link that leads out of .*/models, to .*/elsewhere/1"):
+        locate_model(tmp_path / "models")

@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from penstock_runtime.engine.batch_schema import why_not_by_schema
 from penstock_runtime.engine.rows import NotByRow, join, split
 from penstock_runtime.engine.session import Session, Tensor
 from penstock_runtime.protocol.errors import ProtocolError
@@ -85,7 +86,7 @@ def why_not_together(session: Session) -> str | None:
 
     Runs the model on up to 3 x 3 sets of 3 synthetic rows, usually on one.
     """
-    reason = _by_schema(session.schema)
+    reason = why_not_by_schema(session.schema)
     if reason is not None:
         return reason
     generator = np.random.default_rng(0)
@@ -102,16 +103,6 @@ def why_not_together(session: Session) -> str | None:
                 return reason
             reason = "all synthetic rows get the same answer, so it cannot be told whether rows are kept apart"
     return reason
-
-
-def _by_schema(schema: ModelSchema) -> str | None:
-    for role, specs in (("input", schema.inputs), ("output", schema.outputs)):
-        for spec in specs:
-            if spec.shape is None:
-                return f"the model does not tell the shape of {role} '{spec.name}'"
-            if spec.shape[0] != -1:
-                return f"the first dimension of {role} '{spec.name}' is fixed at {spec.shape[0]}"
-    return None if schema.inputs else "the model has no input"
 
 
 def _row(schema: ModelSchema, size: int, spread: int, generator: np.random.Generator) -> _Row:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -34,17 +34,19 @@ WORTH_COLLECTING_SECONDS = 20e-6
 RELOAD_BYTES = 32 * 2**20
 
 
-def load_and_warm(path: Path, threads: int | None, quota: float) -> tuple[Session, Warmup]:
+def load_and_warm(
+    path: Path, threads: int | None, quota: float, custom_domains: Collection[str] = ()
+) -> tuple[Session, Warmup]:
     """Load the model and measure it; with `threads` None it gets as many as `quota` allows, if they serve it.
 
     A run of a few microseconds is not made shorter by waking other threads, only dearer. Raises
     ModelLoadError.
     """
-    session = Session(path, intra_op_threads(threads, quota))
+    session = Session(path, intra_op_threads(threads, quota), custom_domains)
     warmup = session.warm_up()
     tiny = warmup.seconds is not None and warmup.seconds < INLINE_SECONDS
     if threads is None and session.threads > 1 and tiny and path.stat().st_size <= RELOAD_BYTES:
-        session = Session(path, 1)
+        session = Session(path, 1, custom_domains)
         warmup = session.warm_up()
     return session, warmup
 

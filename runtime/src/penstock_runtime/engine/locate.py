@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import NamedTuple
 
@@ -36,7 +37,7 @@ def locate_versions(path: Path, policy: VersionPolicy) -> list[ModelFile]:
     """Return the ONNX files at `path` by rising version: a file, a folder of one, or numbered folders.
 
     A file, or a folder of one, is version 1 whatever `policy` says. In a folder `model.onnx` is taken, else the
-    only *.onnx. Raises ModelLoadError saying what was found.
+    only *.onnx. Raises ModelLoadError saying what was found, or which link leads out of the folder.
     """
     if path.is_file():
         return [ModelFile(path, ONLY_VERSION)]
@@ -47,6 +48,7 @@ def locate_versions(path: Path, policy: VersionPolicy) -> list[ModelFile]:
         return [ModelFile(found, ONLY_VERSION)]
     numbered = _numbered(path, policy)
     if numbered:
+        _check_inside(path, numbered)
         return numbered
     names = sorted(item.name for item in path.iterdir())[:10]
     listing = f"it holds {', '.join(names)}" if names else "it is empty"
@@ -74,6 +76,15 @@ def _numbered(path: Path, policy: VersionPolicy) -> list[ModelFile]:
         folders = [item for item in folders if item[0] in policy.named]
     files = [ModelFile(file, str(number)) for number, folder in folders if (file := _in_folder(folder)) is not None]
     return files[-policy.latest :] if policy.latest is not None and not policy.named else files
+
+
+def _check_inside(root: Path, files: list[ModelFile]) -> None:
+    for file in files:
+        target = Path(os.path.realpath(file.path.parent))
+        if not target.is_relative_to(os.path.realpath(root)):
+            raise ModelLoadError(
+                f"{file.path.parent} is a link that leads out of {root}, to {target}; copy that folder"
+            )
 
 
 def _in_folder(folder: Path) -> Path | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,16 +13,12 @@ import numpy as np
 import onnxruntime as ort
 
 from penstock_runtime.engine.errors import ModelLoadError
+from penstock_runtime.engine.onnx_file.check import check_model
+from penstock_runtime.engine.tensor_type import tensor_spec
 from penstock_runtime.protocol.errors import InferenceFailed, InvalidRequest
 from penstock_runtime.protocol.schema import ModelSchema, TensorSpec
 
 PLATFORM = "onnx_onnxv1"
-
-_DATATYPES = {
-    "bool": "BOOL", "string": "BYTES", "float16": "FP16", "float": "FP32", "double": "FP64",
-    "uint8": "UINT8", "uint16": "UINT16", "uint32": "UINT32", "uint64": "UINT64",
-    "int8": "INT8", "int16": "INT16", "int32": "INT32", "int64": "INT64",
-}  # fmt: skip
 
 _ORT_PREFIX = re.compile(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ")
 _WARMUP_RUNS = 25
@@ -42,14 +38,20 @@ class Warmup(NamedTuple):
 class Session:
     """A loaded model. `run` may be called from several threads at once."""
 
-    def __init__(self, path: Path, threads: int) -> None:
-        """Load the ONNX file with `threads` intra-op threads; raises ModelLoadError with the reason."""
+    def __init__(self, path: Path, threads: int, custom_domains: Collection[str] = ()) -> None:
+        """Load the ONNX file with `threads` intra-op threads; raises ModelLoadError with the reason.
+
+        `custom_domains`: those beyond ONNX Runtime's own that its operators may be of.
+        """
+        check_model(path, custom_domains)
         self.threads = threads
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.add_session_config_entry("session.inter_op.allow_spinning", "0")
+        # Else the file's name decides, and it would not be what was checked.
+        options.add_session_config_entry("session.load_model_format", "ONNX")
         # ONNX Runtime's own error lines can quote values of a request; its exceptions tell us all.
         options.log_severity_level = 4
         try:
@@ -109,27 +111,7 @@ def plain_text(error: BaseException) -> str:
 
 
 def _describe(arg: Any, role: str) -> TensorSpec:
-    match = re.fullmatch(r"tensor\((\w+)\)", arg.type)
-    if match is None:
-        hint = (
-            "a sequence of maps is what skl2onnx's ZipMap makes: export with "
-            "to_onnx(..., options={id(model): {'zipmap': False}})"
-            if arg.type.startswith("seq(map")
-            else "only tensors can be served"
-        )
-        raise ModelLoadError(f"{role} '{arg.name}' is of type {arg.type}, not a tensor; {hint}")
-    datatype = _DATATYPES.get(match.group(1))
-    if datatype is None:
-        hint = (
-            "numpy has no bfloat16, and ONNX Runtime hands tensors over through numpy: give the model a Cast to "
-            "float or float16 there"
-            if match.group(1) == "bfloat16"
-            else "the protocol does not know it"
-        )
-        raise ModelLoadError(f"{role} '{arg.name}' is of type {arg.type}; {hint}")
-    dims = tuple(dim if isinstance(dim, int) and dim >= 0 else -1 for dim in arg.shape)
-    # ONNX Runtime shows an unknown rank as an empty shape.
-    return TensorSpec(arg.name, datatype, dims or None)
+    return tensor_spec(arg.name, arg.type, arg.shape, role)
 
 
 def _synthetic(spec: TensorSpec) -> Tensor:

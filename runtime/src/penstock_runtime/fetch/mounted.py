@@ -40,15 +40,9 @@ class MountedSource:
         return Listing(files, single=False)
 
     def _walk(self) -> Iterator[RemoteFile]:
-        for folder, names, files in os.walk(self._path):
-            # ..data and ..<time> are how the kubelet swaps a ConfigMap's files.
-            names[:] = sorted(name for name in names if not name.startswith(".."))
-            for name in sorted(files):
-                path = Path(folder) / name
-                if name.startswith("..") or not path.is_file():
-                    continue
-                self._check_inside(path)
-                yield RemoteFile(path.relative_to(self._path).as_posix(), path.stat().st_size)
+        for path in files_below(self._path):
+            self._check_inside(path)
+            yield RemoteFile(path.relative_to(self._path).as_posix(), path.stat().st_size)
 
     def _check_inside(self, path: Path) -> None:
         if not path.resolve().is_relative_to(self._volume.resolve()):
@@ -65,3 +59,14 @@ class MountedSource:
             raise FetchError("AccessDenied", f"{self.name}: {file.path} may not be read by this user") from None
         except FileNotFoundError:
             raise FetchError("ModelNotFound", f"{self.name}: {file.path} went away") from None
+
+
+def files_below(root: Path) -> Iterator[Path]:
+    """Return the files of a model's folder, in order of name."""
+    for folder, names, files in os.walk(root):
+        # ..data and ..<time> are how the kubelet swaps a ConfigMap's files.
+        names[:] = sorted(name for name in names if not name.startswith(".."))
+        for name in sorted(files):
+            path = Path(folder) / name
+            if not name.startswith("..") and path.is_file():
+                yield path

@@ -7,16 +7,19 @@ import gc
 import logging
 import os
 import signal
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from penstock_runtime import termination
 from penstock_runtime.engine.errors import ModelLoadError
 from penstock_runtime.log import event
+from penstock_runtime.server.banner import banner
 from penstock_runtime.server.process import Process
 from penstock_runtime.server.settings import Settings, SettingsError
 from penstock_runtime.server.sockets import ListenError
 from penstock_runtime.server.workers.supervisor import Supervisor
+from penstock_runtime.terminal import for_people
 
 logger = logging.getLogger(__name__)
 
@@ -34,10 +37,18 @@ def serve(settings: Settings, arguments: Sequence[str]) -> int:
     """
     import uvloop
 
+    def ready() -> None:
+        freeze()
+        # A worker's ports are not those that people use.
+        if settings.worker is None and for_people():
+            lines = banner(settings.host, process.ports, process.schemas)
+            sys.stderr.write("".join(f"{line}\n" for line in lines))
+
     try:
         if settings.workers > 1 and settings.worker is None:
             return uvloop.run(_supervise(Supervisor(settings, arguments)))
-        uvloop.run(_serve_until_signal(Process(settings, on_ready=freeze)))
+        process = Process(settings, on_ready=ready)
+        uvloop.run(_serve_until_signal(process))
     except (ModelLoadError, SettingsError, ListenError) as error:
         fail(settings.termination_log, _FAILURES[type(error)], str(error))
         return 1

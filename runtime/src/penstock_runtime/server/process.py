@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 
 from penstock_runtime.log import event
+from penstock_runtime.protocol.schema import ModelSchema
 from penstock_runtime.server.admin_app import AdminApp
 from penstock_runtime.server.app import DataApp
 from penstock_runtime.server.config_dir import ConfigDir
@@ -54,6 +55,17 @@ class Process:
         except BaseException:
             self._close()
             raise
+
+    @property
+    def ports(self) -> dict[str, int]:
+        """The ports that are listened on, by what for."""
+        return dict(zip(("http", "admin", "metrics"), (each.port for each in self._listeners), strict=False))
+
+    @property
+    def schemas(self) -> list[tuple[str, ModelSchema]]:
+        """The models that are loaded and what they take and give."""
+        models = self._repository.models.values()
+        return [(model.name, model.current.schema) for model in models if model.current is not None]
 
     async def run(self, stop: asyncio.Event) -> bool:
         """Serve until `stop` is set, then drain; raises ModelLoadError or SettingsError.

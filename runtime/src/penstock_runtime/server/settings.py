@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 from argparse import SUPPRESS, ArgumentParser, Namespace
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -29,6 +31,7 @@ class Serving:
     """Limits of serving (spec.serving). `threads` None = by the CPU quota; `timeout` in seconds.
 
     `max_batch_rows`: most rows that requests waiting for the model are run with together; 1 = each alone.
+    `custom_domains`: those of operators beyond ONNX Runtime's own that a model may have.
     `cpu_share`: of the CPUs that the server may use, what this process may.
     """
 
@@ -37,6 +40,7 @@ class Serving:
     max_queue: int = 256
     timeout: float = 60.0
     max_batch_rows: int = 32
+    custom_domains: frozenset[str] = frozenset()
     cpu_share: float = 1.0
 
     def divided(self, workers: int) -> Serving:
@@ -90,9 +94,12 @@ class Settings:
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Declare the options of `penstock-runtime serve`."""
-    where = parser.add_mutually_exclusive_group(required=True)
-    where.add_argument("--model-path", type=Path, help="an .onnx file, a folder with one, or with numbered folders")
-    where.add_argument("--model-repository", type=Path, help="a folder whose every folder is a model by its name")
+    parser.add_argument("model", type=Path, nargs="?",
+                        help="an .onnx file, a folder with one, or with numbered folders")  # fmt: skip
+    where = parser.add_mutually_exclusive_group()
+    where.add_argument("--model-path", type=Path, metavar="MODEL", help="the same as an option")
+    where.add_argument("--model-repository", type=Path, metavar="FOLDER",
+                       help="a folder whose every folder is a model by its name")  # fmt: skip
     parser.add_argument("--versions", default="latest", metavar="POLICY",
                         help="numbered folders to serve: latest (default), all, or numbers such as 3,5")  # fmt: skip
     parser.add_argument("--model-control", choices=("none", "explicit"), default="none",
@@ -100,7 +107,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--workers", type=int, default=1, metavar="N",
                         help="processes that share the ports, for models too small for threads")  # fmt: skip
     parser.add_argument("--worker", help=SUPPRESS)  # what a process is told that is one of them
-    parser.add_argument("--model-name", help="name in URLs (default: $PENSTOCK_MODEL, else the path's name)")
+    parser.add_argument("--model-name", help="name in URLs (default: $PENSTOCK_MODEL, else the file's or folder's)")
     parser.add_argument("--host", help="address to listen on (default: every address)")
     parser.add_argument("--http-port", type=int, default=8080, help="inference and health")
     parser.add_argument("--grpc-port", type=int, default=9000, help="reserved: gRPC is not served yet")
@@ -115,14 +122,29 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--shutdown-seconds", type=float, default=20.0,
                         help="after that: seconds to finish what is in flight")  # fmt: skip
     parser.add_argument("--termination-log", type=Path, help="file for the reason of a failed start")
+    add_domains_argument(parser)
+
+
+def add_domains_argument(parser: ArgumentParser) -> None:
+    """Declare the option that `inspect` shares."""
+    parser.add_argument("--allow-custom-domains", metavar="DOMAIN,...",
+                        help="domains of operators beyond ONNX Runtime's own that the model may have "
+                             "(default: $PENSTOCK_ALLOW_CUSTOM_DOMAINS)")  # fmt: skip
+
+
+def read_domains(args: Namespace, env: Mapping[str, str]) -> frozenset[str]:
+    """Return the custom domains that are allowed."""
+    text = args.allow_custom_domains or env.get("PENSTOCK_ALLOW_CUSTOM_DOMAINS") or ""
+    return frozenset(text.replace(",", " ").split())
 
 
 def read_settings(args: Namespace, env: Mapping[str, str]) -> Settings:
     """Return the settings of `args` and `env`; raises SettingsError naming what is wrong."""
-    path: Path = args.model_path or args.model_repository
+    path = _model_path(args)
     name = None
     if args.model_repository is None:
-        name = args.model_name or env.get("PENSTOCK_MODEL") or path.resolve().stem
+        name = args.model_name or env.get("PENSTOCK_MODEL") or default_name(path)
+    serving = read_serving(_json_object(env, "PENSTOCK_SERVING"))
     return Settings(
         model_path=path,
         model_name=name,
@@ -140,9 +162,33 @@ def read_settings(args: Namespace, env: Mapping[str, str]) -> Settings:
         drain_seconds=args.drain_seconds,
         shutdown_seconds=args.shutdown_seconds,
         termination_log=args.termination_log,
-        serving=read_serving(_json_object(env, "PENSTOCK_SERVING")).divided(_workers(args.workers)),
+        serving=replace(serving.divided(_workers(args.workers)), custom_domains=read_domains(args, env)),
         feedback=read_feedback(_json_object(env, "PENSTOCK_FEEDBACK")),
     )
+
+
+def default_name(path: Path) -> str:
+    """Return what a model is called if nobody says: by its folder, or by its file if that is not model.onnx.
+
+    Folders of versions give no name. What cannot stand in a URL as it is becomes "-".
+    """
+    # Not where links lead: that can be the kubelet's ..data, or a store's hash.
+    absolute = Path(os.path.abspath(path))  # noqa: PTH100 - resolve() follows links
+    names = [folder.name for folder in absolute.parents]
+    if absolute.name != "model.onnx":
+        names.insert(0, absolute.stem if absolute.suffix == ".onnx" else absolute.name)
+    own = next((name for name in names if name and not name.isdecimal()), "model")
+    return re.sub(r"[^A-Za-z0-9._~-]+", "-", own)
+
+
+def _model_path(args: Namespace) -> Path:
+    option: Path | None = args.model_path or args.model_repository
+    if args.model is not None and option not in (None, args.model):
+        raise SettingsError(f"model: both {args.model} and {option} are given; give one of them")
+    path: Path | None = option or args.model
+    if path is None:
+        raise SettingsError("model: none is given; name an .onnx file, or a folder with one")
+    return path
 
 
 def _workers(count: int) -> int:

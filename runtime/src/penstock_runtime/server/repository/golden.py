@@ -9,6 +9,7 @@ A file `golden.json` beside the model holds a list of
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ import orjson
 
 from penstock_runtime.engine.closeness import Tolerance, difference
 from penstock_runtime.engine.errors import ModelLoadError
+from penstock_runtime.engine.onnx_file.check import why_outside
 from penstock_runtime.engine.session import Session
 from penstock_runtime.protocol.decode import Decoder
 from penstock_runtime.protocol.errors import ProtocolError
@@ -31,11 +33,15 @@ def rehearse_golden(session: Session, folder: Path) -> int:
     """Run the golden requests of `folder` and return how many there are; raises ModelLoadError at the first misfit."""
     file = folder / FILE
     try:
+        if not file.is_file():
+            if os.path.lexists(file):
+                raise ModelLoadError(f"{FILE} is no regular file")
+            return 0
+        if (outside := why_outside(file)) is not None:
+            raise ModelLoadError(outside)
         if file.stat().st_size > MAX_BYTES:
             raise ModelLoadError(f"{FILE} is larger than {MAX_BYTES} bytes")
         cases = orjson.loads(file.read_bytes())
-    except FileNotFoundError:
-        return 0
     except OSError as error:
         raise ModelLoadError(f"{FILE} cannot be read: {error.strerror}") from None
     except orjson.JSONDecodeError as error:

@@ -44,7 +44,7 @@ def load_and_try(file: ModelFile, limits: Limits) -> Tried:
     Takes as long as the model needs, in a thread. ONNX Runtime lets other threads run while it loads.
     """
     quota = cpu_quota() * limits.cpu_share
-    session, warmup = load_and_warm(file.path, limits.threads, quota)
+    session, warmup = load_and_warm(file.path, limits.threads, quota, limits.custom_domains)
     golden = rehearse_golden(session, file.path.parent)
     return Tried(session, warmup, try_out(session, limits.max_batch_rows), golden, quota)
 

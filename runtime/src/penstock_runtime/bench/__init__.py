@@ -1,0 +1,1 @@
+"""`penstock-runtime bench`: how fast a server of the protocol answers."""

@@ -1,0 +1,1 @@
+"""ONNX files read without ONNX: what is in them, and what must not be loaded."""

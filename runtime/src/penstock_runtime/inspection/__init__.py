@@ -1,0 +1,1 @@
+"""`penstock-runtime inspect`: what a model file is, without loading it."""
