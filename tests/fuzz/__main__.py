@@ -7,6 +7,7 @@ is shown again by `--seed S --first N --inputs 1`.
 from __future__ import annotations
 
 import asyncio
+import copy
 import json
 import random
 import sys
@@ -30,6 +31,7 @@ from tests.fuzz.requests import Request, World
 from tests.fuzz.server import Answer, Complaints, InProcess
 from tests.fuzz.verdict import Wrong, check
 from tests.fuzz.watch import MAX_GROWTH_MIB, Watch
+from tests.unit.runtime.process import SETOSA, tensor
 
 Maker = Callable[[random.Random, World], Request]
 MAKERS: dict[str, tuple[Maker, float]] = {
@@ -41,6 +43,11 @@ MAKERS: dict[str, tuple[Maker, float]] = {
 }
 WIRE, GOLDEN = "HTTP bytes", "golden.json"
 SHARES = {**{kind: share for kind, (_, share) in MAKERS.items()}, WIRE: 0.15, GOLDEN: 0.02}
+# An input and an output of models, with values that fit.
+GOLDENS = {
+    "scaled": (tensor("x", "FP32", [1, 1], [1.5]), {"name": "y", "shape": [1, 1], "data": [[3.0]]}),
+    "iris": (tensor("X", "FP32", [1, 4], SETOSA), {"name": "label", "data": [0]}),
+}
 # Requests that are under way together.
 TOGETHER = 16
 
@@ -55,7 +62,8 @@ class Fuzz:
         self._seed = seed
         self._world = World({model.name: next(iter(model.versions.values())).schema
                              for model in server.repository.models.values()})  # fmt: skip
-        self._golden = Session(server.repository.models["scaled"].path / "model.onnx", 1)
+        models = server.repository.models
+        self._golden = {name: Session(models[name].path / "model.onnx", 1) for name in GOLDENS}
         self.counts: Counter[tuple[str, str]] = Counter()
 
     async def one(self, number: int) -> None:
@@ -117,8 +125,8 @@ class Fuzz:
         self.counts[WIRE, str(found[0][0]) if found else "not read or no answer"] += 1
 
     def _try_golden(self, rng: random.Random) -> None:
-        value = [{"inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 1], "data": [1.5]}],
-                  "outputs": [{"name": "y", "shape": [1, 1], "data": [[3.0]]}],
+        name, (x, y) = rng.choice(list(GOLDENS.items()))
+        value = [{"inputs": [copy.deepcopy(x)], "outputs": [copy.deepcopy(y)],
                   "tolerance": {"absolute": 1e-4, "relative": 1e-4}}]  # fmt: skip
         for _ in range(rng.randrange(4)):
             change_value(rng, value)
@@ -127,7 +135,7 @@ class Fuzz:
             text = change_bytes(rng, text, text)
         (self._folder / FILE).write_bytes(text)
         try:
-            rehearse_golden(self._golden, self._folder)
+            rehearse_golden(self._golden[name], self._folder)
         except ModelLoadError:
             self.counts[GOLDEN, "refused"] += 1
         except Exception as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import shutil
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -208,6 +209,18 @@ def test_a_failed_load_leaves_the_old_serving_and_says_why(
     assert server.command("models/m/load").status == 200
     assert scaled_by(server) == 5
     assert server.command("index").json == [{"name": "m", "version": "1", "state": "READY", "reason": ""}]
+
+
+@pytest.mark.parametrize("label", [2**63, -(2**63), 2**64 - 1, 1.5, True, "setosa", None, [[1]], {}])
+def test_golden_labels_that_no_integer_can_be_fail_the_load_with_words(
+    models: Path, tmp_path: Path, start_server: Start, label: object
+) -> None:
+    shutil.copytree(models / "iris", tmp_path / "iris")
+    server = start_server(str(tmp_path / "iris"), *CONTROL).ready()
+    case = {**iris_request(SETOSA), "outputs": [{"name": "label", "data": [label]}]}
+    (tmp_path / "iris" / "golden.json").write_bytes(orjson.dumps([case]))
+    reply = server.command("models/m/load")
+    assert (reply.status, "golden.json, request 0: " in reply.json["error"]) == (400, True)
 
 
 def test_models_come_and_go_by_the_admin_port(root: Path, start_repository: StartRepository) -> None:

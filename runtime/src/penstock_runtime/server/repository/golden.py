@@ -52,7 +52,7 @@ def rehearse_golden(session: Session, folder: Path) -> int:
     for index, case in enumerate(cases):
         try:
             _check(session, decoder, case)
-        except (ProtocolError, ValueError, TypeError) as error:
+        except (ProtocolError, ValueError, TypeError, OverflowError) as error:
             raise ModelLoadError(f"{FILE}, request {index}: {error}") from None
     return len(cases)
 
