@@ -18,12 +18,13 @@ from penstock_runtime.protocol.grpc.codec import MessageDecoder, encode, parse
 from penstock_runtime.protocol.grpc.contents import FIELDS
 from penstock_runtime.protocol.schema import ModelSchema
 from penstock_runtime.server.grpc.codes import code_of
+from tests.fuzz.changes import change_bytes, element
 from tests.unit.runtime.binary import from_bytes
 from tests.unit.runtime.conftest import Start
 from tests.unit.runtime.grpc_client import INFER, Client, iris_raw, iris_typed, raw_request, typed, typed_request
 from tests.unit.runtime.process import SETOSA
 from tests.unit.runtime.scrape import requests_by_outcome
-from tests.unit.runtime.test_decode_fuzz import SCHEMA, element, mutate
+from tests.unit.runtime.test_decode_fuzz import SCHEMA
 
 TYPED_SCHEMA = ModelSchema(
     tuple(spec for spec in SCHEMA.inputs if spec.json_types), tuple(spec for spec in SCHEMA.outputs if spec.json_types)
@@ -103,7 +104,7 @@ def test_bytes_changed_at_random_break_nothing(seed: int) -> None:
     for _ in range(ROUNDS // 4):
         decoder, payload = rng.choice(valid)
         for _ in range(rng.choice((1, 1, 2, 5))):
-            payload = mutate(rng, payload, rng.choice(valid)[1]) if payload else payload
+            payload = change_bytes(rng, payload, rng.choice(valid)[1]) if payload else payload
         refused += attempt(decoder, payload) is None
     assert ROUNDS / 40 < refused < ROUNDS / 4, "mutations must be neither all refused nor all accepted"
 
@@ -148,7 +149,7 @@ def test_a_server_outlives_messages_of_every_kind(start_server: Start) -> None:
     calls = {StatusCode.OK: 0, StatusCode.INVALID_ARGUMENT: 0, StatusCode.NOT_FOUND: 0}
     with Client(server.grpc_port) as client:
         for _ in range(500):
-            payload = mutate(rng, rng.choice(valid), rng.choice(valid))
+            payload = change_bytes(rng, rng.choice(valid), rng.choice(valid))
             calls[client.call(INFER, payload, pb.ModelInferResponse).code] += 1
         assert client.infer(iris_raw(SETOSA)).code == StatusCode.OK
     assert min(calls.values()) > 0

@@ -10,6 +10,7 @@ from typing import Any
 import orjson
 
 from penstock_runtime.engine.errors import ModelLoadError
+from penstock_runtime.protocol.decode import check_parameters
 from penstock_runtime.protocol.errors import InvalidRequest, ProtocolError, Unavailable
 from penstock_runtime.server.http import (
     Disconnected,
@@ -21,7 +22,9 @@ from penstock_runtime.server.http import (
     not_found,
     read_body,
     require_method,
+    unexpected,
 )
+from penstock_runtime.server.openapi.admin_port import admin_document
 from penstock_runtime.server.repository.repository import Repository
 from penstock_runtime.server.settings import SettingsError
 from penstock_runtime.server.told import Told
@@ -60,6 +63,8 @@ class AdminApp:
             return
         except ProtocolError as error:
             await answer_error(send, error)
+        except Exception as error:  # noqa: BLE001 - the protocol wants an answer whatever happens
+            await answer_error(send, unexpected(error))
         else:
             await answer(send, 200, orjson.dumps(result))
 
@@ -68,6 +73,9 @@ class AdminApp:
         if (told := self._told.get(path)) is not None:
             return await told.answer(scope, receive)
         headers = dict(scope["headers"])
+        if path == "/openapi.json":
+            require_method(scope, "GET", "HEAD")
+            return admin_document(self._repository)
         if (match := _FEEDBACK_PATH.fullmatch(path)) is not None:
             model = self._repository.known(match[1])
             require_method(scope, "POST")
@@ -77,7 +85,10 @@ class AdminApp:
         if path == "/v2/repository/index":
             require_method(scope, "POST")
             body = _read_object(await read_body(headers, receive, MAX_REQUEST_BYTES))
-            return self._repository.index(only_ready=body.get("ready") is True)
+            only_ready = body.get("ready", False)
+            if type(only_ready) is not bool:
+                raise InvalidRequest("'ready' must be true or false")
+            return self._repository.index(only_ready)
         if (match := _REPOSITORY_PATH.fullmatch(path)) is not None:
             require_method(scope, "POST")
             if not self._model_control:
@@ -88,10 +99,11 @@ class AdminApp:
         raise not_found(path)
 
     async def _command(self, name: str, verb: str, body: dict[str, Any]) -> None:
+        parameters = check_parameters(body.get("parameters", {}), "the request")
         if verb == "unload":
             await self._repository.unload(name)
             return
-        if body.get("parameters"):
+        if parameters:
             raise InvalidRequest("a model is loaded as it lies in its folder; parameters are not supported")
         try:
             await self._repository.load(name)

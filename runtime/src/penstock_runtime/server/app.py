@@ -31,7 +31,9 @@ from penstock_runtime.server.http import (
     not_found,
     read_body,
     require_method,
+    unexpected,
 )
+from penstock_runtime.server.openapi.data_port import data_document
 from penstock_runtime.server.repository.model import Model
 from penstock_runtime.server.repository.repository import Repository
 from penstock_runtime.server.serving import LENGTH_HEADER, Answer, Serving
@@ -85,6 +87,8 @@ class DataApp:
             status, body = self._look_up(scope, path)
         except ProtocolError as error:
             await answer_error(send, error, headers)
+        except Exception as error:  # noqa: BLE001 - the protocol wants an answer whatever happens
+            await answer_error(send, unexpected(error), headers)
         else:
             await answer(send, status, body, headers)
 
@@ -157,6 +161,9 @@ class DataApp:
             case "/v2":
                 require_method(scope, "GET", "HEAD")
                 return 200, _SERVER
+            case "/openapi.json":
+                require_method(scope, "GET", "HEAD")
+                return 200, orjson.dumps(data_document(repository))
             case "/v2/models/stats" if "stats" not in repository.models:
                 require_method(scope, "GET", "HEAD")
                 return 200, _statistics(list(repository.servings))

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import logging
 import time
 
-from penstock_runtime.log import event, origin
 from penstock_runtime.protocol.errors import Overloaded, ProtocolError
+from penstock_runtime.server.http import unexpected
 from penstock_runtime.server.metrics import outcome_of
 from penstock_runtime.server.observing.observed import OBSERVED
 from penstock_runtime.server.repository.model import Model
 from penstock_runtime.server.repository.repository import Repository
 from penstock_runtime.server.serving import Serving
-
-logger = logging.getLogger(__name__)
 
 
 class Counted:
@@ -48,9 +45,7 @@ class Counted:
         if isinstance(error, ProtocolError):
             self.outcome = outcome_of(error.status)
             return error
-        event(logger, "unexpected failure", level=logging.ERROR, error=type(error).__name__,
-              where=origin(error))  # fmt: skip
-        return ProtocolError("internal error", status=500)
+        return unexpected(error)
 
     def end(self) -> None:
         """Count it."""
