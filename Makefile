@@ -18,6 +18,12 @@ test:  ## unit, property and integration tests (installs what they need)
 browser-test:  ## tests of the model server's page in headless Chromium (installs it on Debian)
 	@py=$(PY); dev/browser; $$py -m pytest tests/browser
 
+conformance:  ## the protocol by clients that others wrote: tritonclient, schemathesis
+	@server=$(PY); client=$$(dev/venv conformance); PENSTOCK_SERVER_PYTHON=$$server $$client -m pytest -p no:schemathesis conformance
+
+fuzz:  ## a million inputs through the server (INPUTS, SEED), then its decoders guided by coverage (RUNS for each)
+	@py=$$(dev/venv fuzz); $$py -m tests.fuzz --inputs $${INPUTS:-1000000} --seed $${SEED:-1}; $$py -m tests.fuzz.guided --runs $${RUNS:-200000} --seed $${SEED:-1}
+
 e2e:  ## end-to-end tests on a kind cluster (brings it up)
 	@e2e/run
 
@@ -27,8 +33,8 @@ bench-server:  ## the model server beside others, a quarter of an hour (BENCH=qu
 check:  ## format, lint, types, import contracts, generated files, chart
 	@dev/check
 
-generate:  ## write what is generated: CRDs, reference pages, the machine's diagram, the chart's copies
-	@py=$(PY); $$py -m penstock.api.schema && $$py -m penstock.api.reference && $$py dev/diagram.py && $$py docs/images/draw.py && charts/sync
+generate:  ## write what is generated: CRDs, reference pages, the machine's diagram, gRPC messages, the chart's copies
+	@py=$(PY); $$py -m penstock.api.schema && $$py -m penstock.api.reference && $$py dev/diagram.py && $$py dev/messages.py && $$py docs/images/draw.py && charts/sync
 
 format:  ## format the code
 	@py=$(PY); $$py -m ruff format . && $$py -m ruff check --fix .
@@ -45,4 +51,4 @@ kubeconfig:  ## print the path of the cluster's kubeconfig
 down:  ## remove the cluster
 	@e2e/cluster/down
 
-.PHONY: help demo test browser-test e2e bench-server check generate format lock up kubeconfig down
+.PHONY: help demo test browser-test conformance fuzz e2e bench-server check generate format lock up kubeconfig down

@@ -13,7 +13,7 @@ onnxruntime.json:
       - {name: onnx, autoSelect: {{ .autoSelect }}}
     protocol: OpenInferenceV2
     modelLayout: flat
-    ports: {http: 8080, metrics: 9090, admin: 9091}
+    ports: {http: 8080, grpc: 9000, metrics: 9090, admin: 9091}
     template:
       spec:
         # 5 s of serving on while routers take the pod out, then up to 20 s for what is in flight.
@@ -30,6 +30,8 @@ onnxruntime.json:
               - $(model.name)
               - --http-port
               - $(ports.http)
+              - --grpc-port
+              - $(ports.grpc)
               - --metrics-port
               - $(ports.metrics)
               - --admin-port
@@ -40,6 +42,7 @@ onnxruntime.json:
               - "20"
             ports:
               - {name: http, containerPort: 8080}
+              - {name: grpc, containerPort: 9000}
               - {name: metrics, containerPort: 9090}
               - {name: admin, containerPort: 9091}
             # A model may take long to load: 10 min, beyond which spec.rollout.progressDeadline has long spoken.

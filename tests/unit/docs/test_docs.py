@@ -115,3 +115,10 @@ def test_every_reason_is_explained() -> None:
 
 def test_the_guard_on_reasons_sees_them() -> None:
     assert {"GateFailed", "NoSupportingRuntime", "OutOfMemory", "MoreLabelsNeeded"} <= used_reasons()
+
+
+def test_the_tests_that_conformance_names_are_there() -> None:
+    named_there = set(re.findall(r"`(test_\w+)`", (ROOT / "docs" / "conformance.md").read_text()))
+    sources = "\n".join(file.read_text() for file in (ROOT / "tests" / "unit" / "runtime").glob("test_*.py"))
+    assert len(named_there) > 30
+    assert named_there <= set(re.findall(r"^(?:async )?def (test_\w+)", sources, flags=re.MULTILINE))

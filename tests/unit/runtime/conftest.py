@@ -11,9 +11,11 @@ import pytest
 
 from tests.unit.runtime.model_files import write_all
 from tests.unit.runtime.process import Server, ServerProcess, ServerThread
+from tests.unit.runtime.targets import Target
 
 Start = Callable[..., ServerThread]
 StartProcess = Callable[..., ServerProcess]
+Pair = tuple[ServerThread, ServerThread]
 
 
 @pytest.fixture(scope="session")
@@ -97,3 +99,20 @@ def quiet_logs() -> Iterator[None]:
     root.handlers = before[0]
     root.setLevel(before[1])
     own.setLevel(before[2])
+
+
+@pytest.fixture
+def pair(start_server: Start) -> Pair:
+    """A server of revision "stable" and one of revision "canary", both of the iris forest."""
+    stable = start_server("iris", PENSTOCK_REVISION="stable")
+    canary = start_server("iris", PENSTOCK_REVISION="canary")
+    return stable.ready(), canary.ready()
+
+
+@pytest.fixture
+def targets() -> Iterator[list[Target]]:
+    """Targets that a test starts, to be ended with it."""
+    started: list[Target] = []
+    yield started
+    for target in started:
+        target.close()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import threading
 import time
+from collections.abc import Iterable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Self
 
@@ -74,7 +75,7 @@ class Collector:
         return {span.name: span for span in self.spans()}
 
 
-def values(attributes: list[KeyValue]) -> dict[str, str | int]:
+def values(attributes: Iterable[KeyValue]) -> dict[str, str | int]:
     """Return attributes, strings and integers, by name."""
     return {
         item.key: item.value.int_value if item.value.HasField("int_value") else item.value.string_value

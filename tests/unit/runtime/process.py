@@ -30,7 +30,8 @@ from penstock_runtime.server.settings import add_arguments, read_settings
 
 SOURCES = Path(__file__).parents[3] / "runtime" / "src"
 DEADLINE = 60.0
-PORTS = ("--host", "127.0.0.1", "--http-port", "0", "--admin-port", "0", "--metrics-port", "0")
+PORTS = ("--host", "127.0.0.1", "--http-port", "0", "--grpc-port", "0", "--admin-port", "0",
+         "--metrics-port", "0")  # fmt: skip
 
 
 def unloaded_repository(path: Path) -> Repository:
@@ -72,7 +73,7 @@ class Server:
     def __init__(self) -> None:
         self.log: list[dict[str, Any]] = []
         self.lines: queue.Queue[dict[str, Any] | None] = queue.Queue()
-        self.http_port = self.admin_port = self.metrics_port = 0
+        self.http_port = self.grpc_port = self.admin_port = self.metrics_port = 0
 
     def wait_log(self, message: str) -> dict[str, Any]:
         """Return the first line (not yet waited for) with `message`; fail if the server ends before."""
@@ -88,7 +89,7 @@ class Server:
         """Wait until the ports are known."""
         ports = self.wait_log("listening")
         self.http_port, self.admin_port = ports["http_port"], ports["admin_port"]
-        self.metrics_port = ports["metrics_port"]
+        self.metrics_port, self.grpc_port = ports["metrics_port"], ports["grpc_port"]
         return self
 
     def ready(self) -> Self:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -13,10 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from penstock_runtime.protocol.binary_data import read_header_length
-from penstock_runtime.protocol.decode import Decoder, InferRequest
+from penstock_runtime.protocol.decode import Decoder
 from penstock_runtime.protocol.encode import encode_response
 from penstock_runtime.protocol.errors import ProtocolError
+from penstock_runtime.protocol.fit import InferRequest
 from penstock_runtime.protocol.schema import ELEMENTS, ModelSchema, TensorSpec
+from tests.fuzz.changes import change_bytes, element, places
 from tests.unit.runtime.binary import blob_input, from_bytes, request, to_bytes
 from tests.unit.runtime.process import tensor
 
@@ -27,20 +28,6 @@ SCHEMA = ModelSchema(
 DECODER = Decoder(SCHEMA)
 RAW = Decoder(ModelSchema((TensorSpec("x", "FP32", (-1, 2)),), (TensorSpec("y", "FP32", (-1,)),)))
 ROUNDS = 20_000
-
-
-def element(rng: random.Random, kind: str) -> Any:
-    """Return a value of the datatype, extremes more often than chance would have it."""
-    if kind == "BOOL":
-        return rng.random() < 0.5
-    if kind == "BYTES":
-        return "".join(rng.choices('aå"\\\0[}\u2028\U0001f600', k=rng.randrange(4)))
-    if kind.startswith("FP"):
-        limits = np.finfo(ELEMENTS[kind].dtype)
-        extremes = [0.0, -0.0, limits.max, limits.min, limits.tiny, limits.smallest_subnormal, limits.eps]
-        return float(ELEMENTS[kind].dtype.type(rng.choice([*extremes, rng.uniform(-9, 9), rng.gauss(0, 1)])))
-    bounds = np.iinfo(ELEMENTS[kind].dtype)
-    return rng.choice([int(bounds.min), int(bounds.max), 0, 1, rng.randint(int(bounds.min), int(bounds.max))])
 
 
 @st.composite
@@ -107,14 +94,6 @@ odd: st.SearchStrategy[Any] = (
 )
 
 
-def places(value: Any) -> Iterator[tuple[Any, Any]]:
-    """Yield every place in a JSON value, as its container and key."""
-    for key, item in list(value.items() if isinstance(value, dict) else enumerate(value)):
-        yield value, key
-        if isinstance(item, (dict, list)):
-            yield from places(item)
-
-
 @settings(max_examples=300)
 @given(tensors(), st.data())
 def test_a_valid_request_with_one_thing_changed_is_answered_or_refused(made: Any, data: st.DataObject) -> None:
@@ -161,29 +140,6 @@ def seeds() -> list[tuple[Decoder, bytes, int | None]]:
     return [*found, (RAW, plain, None)]
 
 
-SNIPPETS = [b"[", b"]", b"{", b"}", b'"', b"\\", b",", b":", b"-", b"0", b"9" * 25, b"1e400", b"null", b"true",
-            b"NaN", b"\xff", b"\x00", b"\\ud800", b"[" * 200,
-            b'"binary_data_size":4294967296,', b'"shape":[1,-1],']  # fmt: skip
-
-
-def mutate(rng: random.Random, body: bytes, other: bytes) -> bytes:
-    """Return `body` with a byte changed, a piece cut, doubled or taken from elsewhere, or a snippet put in."""
-    at, end = sorted(rng.randrange(len(body) + 1) for _ in range(2))
-    match rng.randrange(6):
-        case 0:
-            return body[:at] + bytes([rng.randrange(256)]) + body[at + 1 :]
-        case 1:
-            return body[:at] + body[min(end, at + 1 + rng.randrange(40)) :]
-        case 2:
-            return body[:end] + body[at:]
-        case 3:
-            return body[:at] + other[rng.randrange(len(other)) :][: rng.randrange(60)] + body[at:]
-        case 4:
-            return body[:at] + bytes([body[at] ^ 1 << rng.randrange(8)]) + body[at + 1 :] if at < len(body) else body
-        case _:
-            return body[:at] + rng.choice(SNIPPETS) + body[at:]
-
-
 @pytest.mark.parametrize("seed", range(4))
 def test_bytes_changed_at_random_break_nothing(seed: int) -> None:
     rng = random.Random(seed)
@@ -195,7 +151,7 @@ def test_bytes_changed_at_random_break_nothing(seed: int) -> None:
         decoder, body, length = rng.choice(valid)
         changed = body
         for _ in range(rng.choice((1, 1, 2, 5))):
-            changed = mutate(rng, changed, rng.choice(valid)[1])
+            changed = change_bytes(rng, changed, rng.choice(valid)[1])
         if length and rng.random() < 0.5:
             # As a client would that really means it: the header is right, and what is wrong lies deeper.
             length += len(changed) - len(body)

@@ -25,7 +25,11 @@ CONTRACT = {
     "penstock_feedback_error_squared_sum": "counter",
     "penstock_feedback_error_count": "counter",
     "penstock_feedback_rejected": "counter",
+    "penstock_forwarded": "counter",
+    "penstock_forward_duration_seconds": "histogram",
     "penstock_shadow_pairs": "counter",
+    "penstock_shadow_dropped": "counter",
+    "penstock_shadow_requests": "counter",
     "penstock_prediction": "counter",
     "penstock_prediction_value": "histogram",
     "penstock_model_loaded": "gauge",
@@ -55,6 +59,10 @@ def test_a_fresh_server_shows_every_family_and_label_set_at_zero(start_server: S
     assert sample(server, "penstock_model_loaded") == 1
     assert 0 < sample(server, "penstock_model_load_seconds") < 60
     assert set(requests_by_outcome(server)) == {"ok", "client_error", "server_error", "rejected", "timeout"}
+    labels = {s.labels["result"] for s in found["penstock_forwarded"].samples}
+    assert labels == {"forwarded", "fallback", "timeout"}
+    labels = {s.labels["result"] for s in found["penstock_shadow_pairs"].samples}
+    assert labels == {"agree", "disagree", "error"}
     results = {(s.labels["result"], s.labels["cohort"]) for s in found["penstock_feedback"].samples}
     assert results == {("correct", "none"), ("incorrect", "none")}
     reasons = {s.labels["reason"] for s in found["penstock_feedback_rejected"].samples}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import time
 import tracemalloc
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
@@ -150,7 +151,7 @@ def everything(made: ModelProto) -> tuple[list[onnx.NodeProto], list[onnx.Tensor
             nodes.append(node)
             attributes(node.attribute)
 
-    def attributes(listed: list[onnx.AttributeProto]) -> None:
+    def attributes(listed: Iterable[onnx.AttributeProto]) -> None:
         for each in listed:
             tensors.extend((each.t, *each.tensors, each.sparse_tensor.values, each.sparse_tensor.indices))
             for sparse in each.sparse_tensors:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import shutil
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -176,6 +177,7 @@ FAILED_LOADS: list[tuple[Callable[[Path], object], str]] = [
         lambda folder: golden(folder, [3.0, 6.0]),
         "golden.json, request 0: output 'y': 2 of 2 elements differ; element 0 is 2.0 instead of 3.0",
     ),
+    (lambda folder: golden(folder, [1e300, 4.0]), "element 0 is 2.0 instead of inf"),
     (lambda folder: golden(folder, [2.0, 4.0, 6.0]), "its shape is [2, 1] instead of [3]"),
     (lambda folder: golden(folder, [2.0, 4.0], tolerance={"absolute": -1}), "a tolerance must be a number >= 0"),
     (lambda folder: golden(folder, [2.0, 4.0], inputs=[]), "missing input 'x'"),
@@ -207,6 +209,18 @@ def test_a_failed_load_leaves_the_old_serving_and_says_why(
     assert server.command("models/m/load").status == 200
     assert scaled_by(server) == 5
     assert server.command("index").json == [{"name": "m", "version": "1", "state": "READY", "reason": ""}]
+
+
+@pytest.mark.parametrize("label", [2**63, -(2**63), 2**64 - 1, 1.5, True, "setosa", None, [[1]], {}])
+def test_golden_labels_that_no_integer_can_be_fail_the_load_with_words(
+    models: Path, tmp_path: Path, start_server: Start, label: object
+) -> None:
+    shutil.copytree(models / "iris", tmp_path / "iris")
+    server = start_server(str(tmp_path / "iris"), *CONTROL).ready()
+    case = {**iris_request(SETOSA), "outputs": [{"name": "label", "data": [label]}]}
+    (tmp_path / "iris" / "golden.json").write_bytes(orjson.dumps([case]))
+    reply = server.command("models/m/load")
+    assert (reply.status, "golden.json, request 0: " in reply.json["error"]) == (400, True)
 
 
 def test_models_come_and_go_by_the_admin_port(root: Path, start_repository: StartRepository) -> None:

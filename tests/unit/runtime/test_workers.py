@@ -9,8 +9,11 @@ import signal
 from pathlib import Path
 
 import pytest
+from grpc import StatusCode
+from grpc_health.v1.health_pb2 import HealthCheckResponse
 
 from tests.unit.runtime.conftest import StartProcess
+from tests.unit.runtime.grpc_client import Client, iris_raw
 from tests.unit.runtime.model_files import write_scaled
 from tests.unit.runtime.process import SETOSA, ServerProcess, call, iris_request, tensor
 from tests.unit.runtime.scrape import requests_by_outcome, sample
@@ -28,6 +31,7 @@ def start(start_process: StartProcess, model: str, *arguments: str) -> ServerPro
     while (line := server.log[-1]).get("workers") != WORKERS:
         server.wait_log("listening")
     server.http_port, server.admin_port, server.metrics_port = (line[f"{n}_port"] for n in ("http", "admin", "metrics"))
+    server.grpc_port = line["grpc_port"]
     while server.wait_log("ready").get("workers") != WORKERS:
         pass
     return server
@@ -70,6 +74,15 @@ def stats_of_workers(server: ServerProcess) -> list[dict[str, int]]:
 
     wait_until(met_all)
     return list(found.values())
+
+
+def test_grpc_is_spread_and_summed_up_too(iris: ServerProcess) -> None:
+    for _ in range(60):
+        with Client(iris.grpc_port) as client:
+            assert client.infer(iris_raw(SETOSA)).code == StatusCode.OK
+            assert client.check("m").answer.status == HealthCheckResponse.SERVING
+    assert requests_by_outcome(iris)["ok"] == 60
+    assert sum(worker["inference_count"] > 0 for worker in stats_of_workers(iris)) > 1
 
 
 def test_a_label_counts_once_whichever_worker_predicted(iris: ServerProcess) -> None:

@@ -25,7 +25,12 @@ from penstock.core.quantities import same
 from penstock.core.render import Owner, metadata
 from penstock.core.world import Revision, Traffic
 
-SERVICE_PORTS = (("http", 80, "http"), ("admin", 9091, "admin"))
+SERVICE_PORTS: tuple[Mapping[str, Any], ...] = (
+    {"name": "http", "port": 80, "targetPort": "http", "protocol": "TCP"},
+    # HTTP/2 without TLS, which gateways and meshes cannot tell from the bytes.
+    {"name": "grpc", "port": 9000, "targetPort": "grpc", "protocol": "TCP", "appProtocol": "kubernetes.io/h2c"},
+    {"name": "admin", "port": 9091, "targetPort": "admin", "protocol": "TCP"},
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,11 +88,7 @@ def service(owner: Owner, name: str, component: str, selector: Mapping[str, str]
         "metadata": metadata(owner, name, component, revision),
         "spec": {
             "selector": dict(selector),
-            "ports": [
-                {"name": label, "port": port, "targetPort": target, "protocol": "TCP"}
-                for label, port, target in SERVICE_PORTS
-                if target in ports
-            ],
+            "ports": [dict(port) for port in SERVICE_PORTS if port["targetPort"] in ports],
         },
     }
 

@@ -10,7 +10,7 @@ import numpy as np
 import orjson
 
 from penstock_runtime.bench.errors import BenchError
-from penstock_runtime.protocol.decode import MAX_ELEMENTS
+from penstock_runtime.protocol.fit import MAX_ELEMENTS
 from penstock_runtime.protocol.request import encode_request
 from penstock_runtime.protocol.schema import ModelSchema, TensorSpec
 from penstock_runtime.protocol.synthetic import synthetic_request

@@ -52,7 +52,7 @@ class Blobs:
         self._at += size
         if spec.datatype == "BYTES":
             return _read_texts(self._body[start : self._at], shape, spec)
-        return _read_fixed(self._body, start, size, shape, spec)
+        return _read_fixed(self._body, start, size, shape, spec, f"'binary_data_size' is {size}")
 
     def finish(self) -> None:
         """Raise InvalidRequest if bytes are left over."""
@@ -61,13 +61,21 @@ class Blobs:
             raise InvalidRequest(f"the body has {surplus} bytes more than its JSON and its binary tensors take")
 
 
-def _read_fixed(body: bytes, start: int, size: int, shape: list[int], spec: TensorSpec) -> np.ndarray[Any, Any]:
+def read_tensor(blob: bytes, shape: list[int], spec: TensorSpec) -> np.ndarray[Any, Any]:
+    """Return the tensor whose binary form is `blob`, without copying numbers; raises InvalidRequest."""
+    if spec.datatype == "BYTES":
+        return _read_texts(blob, shape, spec)
+    return _read_fixed(blob, 0, len(blob), shape, spec, f"there are {len(blob)} bytes")
+
+
+def _read_fixed(
+    body: bytes, start: int, size: int, shape: list[int], spec: TensorSpec, given: str
+) -> np.ndarray[Any, Any]:
     dtype = spec.dtype
     count = math.prod(shape)
     if size != count * dtype.itemsize:
         raise InvalidRequest(
-            f"input {quote(spec.name)}: shape {shape} of {spec.datatype} takes {count * dtype.itemsize} bytes, "
-            f"'binary_data_size' is {size}"
+            f"input {quote(spec.name)}: shape {shape} of {spec.datatype} takes {count * dtype.itemsize} bytes, {given}"
         )
     if not size:
         return np.empty(shape, dtype)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import orjson
@@ -12,29 +12,14 @@ import orjson
 from penstock_runtime.protocol.binary_data import Blobs, read_text
 from penstock_runtime.protocol.depth import check_depth
 from penstock_runtime.protocol.errors import InvalidRequest
+from penstock_runtime.protocol.fit import MAX_ELEMENTS, NONE, Fit, InferRequest, count_rows
 from penstock_runtime.protocol.json_data import read_json_data
 from penstock_runtime.protocol.schema import ModelSchema, TensorSpec
 from penstock_runtime.protocol.wording import names, quote
 
-MAX_DIMENSIONS = 16
-MAX_ELEMENTS = 64 * 2**20
-
-_NONE: frozenset[str] = frozenset()
 # Nothing but tensors without elements can be taken from it, so that all requests may share it.
 _NO_BLOBS = Blobs(b"", 0)
-
-
-class InferRequest(NamedTuple):
-    """A request that fits the model: tensors by input name, outputs asked for (in order), rows.
-
-    `binary`: those of the outputs that are to be sent in binary form.
-    """
-
-    id: str | None
-    inputs: dict[str, np.ndarray[Any, Any]]
-    outputs: tuple[str, ...]
-    rows: int
-    binary: frozenset[str] = _NONE
+_NOT_IN_JSON = "JSON cannot carry; ask for it as binary data (its parameter 'binary_data': true)"
 
 
 class Decoder:
@@ -47,11 +32,7 @@ class Decoder:
 
     def __init__(self, schema: ModelSchema, max_elements: int = MAX_ELEMENTS) -> None:
         """Prepare the lookups for `schema`; no tensor may have more than `max_elements`."""
-        self._inputs = {spec.name: spec for spec in schema.inputs}
-        self._outputs = {spec.name: spec for spec in schema.outputs}
-        self._all_outputs = tuple(self._outputs)
-        self._binary_only = tuple(s.name for s in schema.outputs if not s.json_types)
-        self._max_elements = max_elements
+        self._fit = Fit(schema, max_elements)
 
     def decode(self, body: bytes, header_length: int | None = None) -> InferRequest:
         """Return the request in `body`; raise InvalidRequest (400) saying what is wrong and where.
@@ -78,12 +59,13 @@ class Decoder:
         blobs.finish()
         outputs = message.get("outputs")
         if not outputs and _absent(outputs):
-            wanted, binary = self._all_outputs, frozenset(self._all_outputs) if binary_output else _NONE
+            wanted = self._fit.all_outputs
+            binary = frozenset(wanted) if binary_output else NONE
         else:
             wanted, binary = self._decode_outputs(outputs, binary_output)
-        if self._binary_only:
-            self._check_json_outputs(wanted, binary)
-        return InferRequest(request_id, inputs, wanted, _rows(inputs), binary)
+        if self._fit.binary_only:
+            self._fit.check_carried(wanted, binary, _NOT_IN_JSON)
+        return InferRequest(request_id, inputs, wanted, count_rows(inputs), binary)
 
     def _decode_inputs(self, entries: object, text: bytes, blobs: Blobs) -> dict[str, np.ndarray[Any, Any]]:
         if type(entries) is not list:
@@ -92,16 +74,9 @@ class Decoder:
         for entry in entries:
             if type(entry) is not dict:
                 raise InvalidRequest("every element of 'inputs' must be an object")
-            name = entry.get("name")
-            spec = self._inputs.get(name) if type(name) is str else None
-            if spec is None or type(name) is not str:
-                raise InvalidRequest(f"unknown input {quote(name)}; the model takes {names(self._inputs)}")
-            if name in inputs:
-                raise InvalidRequest(f"input {quote(name)} is given twice")
-            inputs[name] = self._decode_tensor(entry, spec, text, blobs)
-        if len(inputs) != len(self._inputs):
-            missing = [name for name in self._inputs if name not in inputs]
-            raise InvalidRequest(f"missing input {names(missing)}; the model takes {names(self._inputs)}")
+            spec = self._fit.find_input(entry.get("name"), inputs)
+            inputs[spec.name] = self._decode_tensor(entry, spec, text, blobs)
+        self._fit.check_given(inputs)
         return inputs
 
     def _decode_tensor(
@@ -110,34 +85,13 @@ class Decoder:
         size = None
         if "parameters" in entry:
             size = check_parameters(entry["parameters"], f"input {quote(spec.name)}").get("binary_data_size")
-        if entry.get("datatype") != spec.datatype:
-            raise InvalidRequest(
-                f"input {quote(spec.name)}: datatype is {quote(entry.get('datatype'))}, the model takes {spec.datatype}"
-            )
-        shape = self._check_shape(entry.get("shape"), spec)
+        self._fit.check_datatype(entry.get("datatype"), spec)
+        shape = self._fit.check_shape(entry.get("shape"), spec)
         if size is not None:
             if "data" in entry:
                 raise InvalidRequest(f"input {quote(spec.name)} has both 'data' and 'binary_data_size'; give one")
             return blobs.take(size, shape, spec)
         return read_json_data(entry.get("data"), shape, spec, text)
-
-    def _check_shape(self, shape: object, spec: TensorSpec) -> list[int]:
-        if type(shape) is not list:
-            raise _no_shape(spec)
-        elements = 1
-        for dim in shape:
-            if type(dim) is not int or dim < 0:
-                raise _no_shape(spec)
-            # A size of 0 hides the others, and a model may make a tensor of those alone.
-            elements *= dim or 1
-        if not _fits(shape, spec.shape):
-            raise InvalidRequest(
-                f"input {quote(spec.name)}: shape {shape} does not fit the model's "
-                + (f"{list(spec.shape)} (-1: any size)" if spec.shape is not None else f"{MAX_DIMENSIONS} dimensions")
-            )
-        if elements > self._max_elements:
-            raise InvalidRequest(f"input {quote(spec.name)}: shape {shape} is beyond {self._max_elements} elements")
-        return shape
 
     def _decode_outputs(self, entries: object, default: bool) -> tuple[tuple[str, ...], frozenset[str]]:
         if type(entries) is not list:
@@ -145,11 +99,7 @@ class Decoder:
         wanted: list[str] = []
         binary: list[str] = []
         for entry in entries:
-            name = entry.get("name") if type(entry) is dict else None
-            if type(name) is not str or name not in self._outputs:
-                raise InvalidRequest(f"unknown output {quote(name)}; the model gives {names(self._outputs)}")
-            if name in wanted:
-                raise InvalidRequest(f"output {quote(name)} is asked for twice")
+            name = self._fit.find_output(entry.get("name") if type(entry) is dict else None, wanted)
             as_binary = default
             if "parameters" in entry:
                 parameters = check_parameters(entry["parameters"], f"output {quote(name)}")
@@ -157,49 +107,26 @@ class Decoder:
             if as_binary:
                 binary.append(name)
             wanted.append(name)
-        return tuple(wanted), frozenset(binary) if binary else _NONE
-
-    def _check_json_outputs(self, wanted: tuple[str, ...], binary: frozenset[str]) -> None:
-        for name in wanted:
-            if name in self._binary_only and name not in binary:
-                kind = self._outputs[name].datatype
-                raise InvalidRequest(
-                    f"output {quote(name)} is {kind}, which JSON cannot carry; ask for it as binary data "
-                    "(its parameter 'binary_data': true)"
-                )
+        return tuple(wanted), frozenset(binary) if binary else NONE
 
     def _decode_raw(self, body: bytes) -> InferRequest:
-        if len(self._inputs) != 1:
+        if len(self._fit.inputs) != 1:
             raise InvalidRequest(
-                f"a request without JSON is for models with one input; this one takes {names(self._inputs)}"
+                f"a request without JSON is for models with one input; this one takes {names(self._fit.inputs)}"
             )
-        spec = next(iter(self._inputs.values()))
+        spec = next(iter(self._fit.inputs.values()))
         if spec.datatype == "BYTES":
             shape = _shape_of_one(spec)
             tensor = np.empty(shape, np.object_)
             tensor[...] = read_text(body, 0, spec)
         else:
             shape = _deduced_shape(spec, len(body))
-            self._check_shape(shape, spec)
+            self._fit.check_shape(shape, spec)
             blobs = Blobs(body, 0)
             tensor = blobs.take(len(body), shape, spec)
         inputs = {spec.name: tensor}
-        return InferRequest(None, inputs, self._all_outputs, _rows(inputs), frozenset(self._all_outputs))
-
-
-def _no_shape(spec: TensorSpec) -> InvalidRequest:
-    return InvalidRequest(f"input {quote(spec.name)}: 'shape' must be a list of integers >= 0")
-
-
-def _fits(shape: list[int], expected: tuple[int, ...] | None) -> bool:
-    if expected is None:
-        return len(shape) <= MAX_DIMENSIONS
-    if len(shape) != len(expected):
-        return False
-    for want, got in zip(expected, shape, strict=True):  # noqa: SIM110 - all() takes twice as long
-        if want not in (-1, got):
-            return False
-    return True
+        wanted = self._fit.all_outputs
+        return InferRequest(None, inputs, wanted, count_rows(inputs), frozenset(wanted))
 
 
 def _parse(text: bytes) -> dict[str, Any]:
@@ -215,11 +142,6 @@ def _parse(text: bytes) -> dict[str, Any]:
 
 def _absent(outputs: object) -> bool:
     return outputs is None or outputs == []
-
-
-def _rows(inputs: dict[str, np.ndarray[Any, Any]]) -> int:
-    first = next(iter(inputs.values())) if inputs else None
-    return first.shape[0] if first is not None and first.ndim else 1
 
 
 def check_parameters(value: object, where: str) -> dict[str, Any]:

@@ -1,13 +1,16 @@
-"""The admin port: feedback, and the model repository. It is never in the public route."""
+"""The admin port: feedback, the model repository, and what is told. It is never in the public route."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import orjson
 
 from penstock_runtime.engine.errors import ModelLoadError
+from penstock_runtime.protocol.decode import check_parameters
 from penstock_runtime.protocol.errors import InvalidRequest, ProtocolError, Unavailable
 from penstock_runtime.server.http import (
     Disconnected,
@@ -19,9 +22,12 @@ from penstock_runtime.server.http import (
     not_found,
     read_body,
     require_method,
+    unexpected,
 )
+from penstock_runtime.server.openapi.admin_port import admin_document
 from penstock_runtime.server.repository.repository import Repository
 from penstock_runtime.server.settings import SettingsError
+from penstock_runtime.server.told import Told
 
 # 10,000 items of an id of some 100 bytes and a label, with room to spare.
 MAX_FEEDBACK_BYTES = 16 * 2**20
@@ -33,12 +39,21 @@ _NO_CONTROL = "this server's models cannot be exchanged; it would have to be sta
 
 
 class AdminApp:
-    """POST /v2/models/{model}/feedback, /v2/repository/index, /v2/repository/models/{model}/load and /unload."""
+    """POST /v2/models/{model}/feedback, /v2/repository/index, /v2/repository/models/{model}/load and /unload.
 
-    def __init__(self, repository: Repository, model_control: bool) -> None:
-        """Take feedback for the models of `repository`, and with `model_control` commands on it."""
+    And GET, PUT and DELETE of what is told.
+    """
+
+    def __init__(
+        self, repository: Repository, model_control: bool, told: Mapping[str, Told[Any]] = MappingProxyType({})
+    ) -> None:
+        """Take feedback for the models of `repository`, and with `model_control` commands on it.
+
+        `told` are settings by name, each at /v2/{name}.
+        """
         self._repository = repository
         self._model_control = model_control
+        self._told = {f"/v2/{name}": each for name, each in told.items()}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -48,12 +63,19 @@ class AdminApp:
             return
         except ProtocolError as error:
             await answer_error(send, error)
+        except Exception as error:  # noqa: BLE001 - the protocol wants an answer whatever happens
+            await answer_error(send, unexpected(error))
         else:
             await answer(send, 200, orjson.dumps(result))
 
     async def _answer(self, scope: Scope, receive: Receive) -> Any:
         path = scope["path"]
+        if (told := self._told.get(path)) is not None:
+            return await told.answer(scope, receive)
         headers = dict(scope["headers"])
+        if path == "/openapi.json":
+            require_method(scope, "GET", "HEAD")
+            return admin_document(self._repository)
         if (match := _FEEDBACK_PATH.fullmatch(path)) is not None:
             model = self._repository.known(match[1])
             require_method(scope, "POST")
@@ -63,7 +85,10 @@ class AdminApp:
         if path == "/v2/repository/index":
             require_method(scope, "POST")
             body = _read_object(await read_body(headers, receive, MAX_REQUEST_BYTES))
-            return self._repository.index(only_ready=body.get("ready") is True)
+            only_ready = body.get("ready", False)
+            if type(only_ready) is not bool:
+                raise InvalidRequest("'ready' must be true or false")
+            return self._repository.index(only_ready)
         if (match := _REPOSITORY_PATH.fullmatch(path)) is not None:
             require_method(scope, "POST")
             if not self._model_control:
@@ -74,10 +99,11 @@ class AdminApp:
         raise not_found(path)
 
     async def _command(self, name: str, verb: str, body: dict[str, Any]) -> None:
+        parameters = check_parameters(body.get("parameters", {}), "the request")
         if verb == "unload":
             await self._repository.unload(name)
             return
-        if body.get("parameters"):
+        if parameters:
             raise InvalidRequest("a model is loaded as it lies in its folder; parameters are not supported")
         try:
             await self._repository.load(name)

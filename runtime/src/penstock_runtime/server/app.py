@@ -14,6 +14,8 @@ from penstock_runtime.protocol.binary_data import read_header_length
 from penstock_runtime.protocol.errors import ProtocolError, Unavailable
 from penstock_runtime.server.compression import MIN_COMPRESSED, choose_coding, compressed
 from penstock_runtime.server.counting import Counted
+from penstock_runtime.server.forward.message import SHADOW, url_of
+from penstock_runtime.server.forward.relay import Forwarder
 from penstock_runtime.server.http import (
     CLOSE,
     GONE,
@@ -29,10 +31,13 @@ from penstock_runtime.server.http import (
     not_found,
     read_body,
     require_method,
+    unexpected,
 )
+from penstock_runtime.server.openapi.data_port import data_document
 from penstock_runtime.server.repository.model import Model
 from penstock_runtime.server.repository.repository import Repository
 from penstock_runtime.server.serving import LENGTH_HEADER, Answer, Serving
+from penstock_runtime.server.shadow.shadower import Copy, Shadower
 
 _EXTENSIONS = ("binary_tensor_data", "model_configuration", "statistics")
 _SERVER = orjson.dumps({"name": "penstock-runtime", "version": __version__, "extensions": _EXTENSIONS})
@@ -48,12 +53,24 @@ class DataApp:
 
     Counted in the metrics is every request to a known model's infer path, whatever its method, version or fate
     (a 404 for an unknown version, a 405, a 503 before the model is loaded); never health, metadata, unknown
-    models or other paths: those say nothing about the model.
+    models or other paths: those say nothing about the model. Copies of other servers' requests are counted
+    apart, and what was forwarded by the server that answered it.
     """
 
-    def __init__(self, repository: Repository, max_body_bytes: int) -> None:
-        """Serve the models of `repository`."""
+    def __init__(
+        self,
+        repository: Repository,
+        max_body_bytes: int,
+        forwarder: Forwarder | None = None,
+        shadower: Shadower | None = None,
+    ) -> None:
+        """Serve the models of `repository`, but for what `forwarder` hands to another server.
+
+        `shadower` is offered what has been answered.
+        """
         self._repository = repository
+        self._forwarder = forwarder
+        self._shadower = shadower
         self._max_body_bytes = max_body_bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -70,6 +87,8 @@ class DataApp:
             status, body = self._look_up(scope, path)
         except ProtocolError as error:
             await answer_error(send, error, headers)
+        except Exception as error:  # noqa: BLE001 - the protocol wants an answer whatever happens
+            await answer_error(send, unexpected(error), headers)
         else:
             await answer(send, status, body, headers)
 
@@ -78,12 +97,23 @@ class DataApp:
         return (CLOSE,) if self._repository.draining else ()
 
     async def _infer(self, model: Model, version: str | None, scope: Scope, receive: Receive, send: Send) -> None:
-        request = Counted(self._repository, model, scope.get(STARTED) or time.perf_counter())
+        given: dict[bytes, bytes] = dict(scope["headers"])
+        request = Counted(self._repository, model, scope.get(STARTED) or time.perf_counter(), shadow=SHADOW in given)
+        copy: Copy | None = None
         headers = self._headers()
         scope[TASK] = asyncio.current_task()
         try:
             require_method(scope, "POST")
-            body, extra, kind = await self._answer_inference(request.admit(version), scope, receive)
+            # A version by name that is not the current one is meant: the target may not have it.
+            if self._forwarder is not None and model.find(version) is model.current:
+                here = await self._forwarder.relay(model.metrics, scope, receive, send, headers)
+                if here is None:
+                    request.outcome = None
+                    return
+                receive = here
+            if self._shadower is not None and self._shadower.active and not request.shadow:
+                copy = Copy(model.metrics, url_of(scope), scope["headers"])
+            body, extra, kind = await self._answer_inference(request.admit(version), given, receive, copy)
             await answer(send, 200, body, (*extra, *headers), kind)
             request.outcome = "ok"
         except Disconnected:
@@ -99,16 +129,22 @@ class DataApp:
             await answer_error(send, request.explain(error), (*revision_of(model), *headers))
         finally:
             request.end()
+        if copy is not None and self._shadower is not None and request.outcome == "ok":
+            self._shadower.offer(copy)
 
-    async def _answer_inference(self, serving: Serving, scope: Scope, receive: Receive) -> Answer:
-        headers = dict(scope["headers"])
-        value = headers.get(LENGTH_HEADER)
-        if value is None:
-            result = await serving.infer(await read_body(headers, receive, self._max_body_bytes))
-        else:
+    async def _answer_inference(
+        self, serving: Serving, headers: dict[bytes, bytes], receive: Receive, copy: Copy | None
+    ) -> Answer:
+        length: int | None = None
+        lead = 0
+        if (value := headers.get(LENGTH_HEADER)) is not None:
             length, lead = read_binary_header(value)
-            body = await read_body(headers, receive, self._max_body_bytes, lead)
-            result = await serving.infer(body, length + lead)
+            length += lead
+        body = await read_body(headers, receive, self._max_body_bytes, lead)
+        outputs = None
+        if copy is not None:
+            copy.body, copy.header_length, outputs = body, length, copy.outputs
+        result = await serving.infer(body, length, shadow=SHADOW in headers, outputs=outputs)
         if len(result[0]) >= MIN_COMPRESSED and (accepted := headers.get(b"accept-encoding")):
             return await compress_answer(result, accepted)
         return result
@@ -125,6 +161,9 @@ class DataApp:
             case "/v2":
                 require_method(scope, "GET", "HEAD")
                 return 200, _SERVER
+            case "/openapi.json":
+                require_method(scope, "GET", "HEAD")
+                return 200, orjson.dumps(data_document(repository))
             case "/v2/models/stats" if "stats" not in repository.models:
                 require_method(scope, "GET", "HEAD")
                 return 200, _statistics(list(repository.servings))
@@ -179,7 +218,7 @@ def revision_of(model: Model) -> tuple[Header, ...]:
 
 
 def _statistics(servings: list[Serving]) -> bytes:
-    return orjson.dumps({"model_stats": [each.statistics.describe(each.name, each.version) for each in servings]})
+    return orjson.dumps({"model_stats": [each.describe_statistics() for each in servings]})
 
 
 def _readiness(body: dict[str, object], why_not: str | None) -> tuple[int, bytes]:

@@ -18,8 +18,8 @@ logger = logging.getLogger(__name__)
 class ConfigDir:
     """Files that may change at any time (the kubelet swaps them); absent or unreadable ones are no error.
 
-    `cohort` holds the rollout's id, `feedback` spec.feedback as JSON: neither is part of a revision, so neither
-    may restart a pod.
+    `cohort` holds the rollout's id, `feedback` spec.feedback as JSON; `forward.json` is read by others. None is
+    part of a revision, so none may restart a pod.
     """
 
     def __init__(self, folder: Path, default: Feedback) -> None:
@@ -40,6 +40,12 @@ class ConfigDir:
             self._feedback_text = text
             self._parse(text)
         return before != (self.cohort, self.feedback)
+
+    def document(self, name: str) -> bytes | None:
+        """Return the content of the file `name`, None if there is none that can be read."""
+        with suppress(OSError):
+            return (self._folder / name).read_bytes()
+        return None
 
     def _parse(self, text: str | None) -> None:
         if not text or text == "{}":

@@ -14,8 +14,11 @@ from typing import Any
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from penstock_runtime.server.direct import Direct
-from penstock_runtime.server.http import GONE, STARTED, TASK, bad_request
+from penstock_runtime.server.forward.message import SHADOW
+from penstock_runtime.server.forward.relay import Route
+from penstock_runtime.server.http import GONE, ROUTE, STARTED, TASK, bad_request
 from penstock_runtime.server.repository.model import Model
+from penstock_runtime.server.shadow.shadower import Copy
 
 
 class _Event:
@@ -26,19 +29,24 @@ class _Event:
 
 
 _EVENT = _Event()
-# Bodies that have to be taken apart first.
-_UNUSUAL = frozenset((b"content-encoding", b"transfer-encoding"))
+# Bodies that have to be taken apart first, and requests that are answered in a way of their own.
+_UNUSUAL = frozenset((b"content-encoding", b"transfer-encoding", SHADOW))
 
 
 class _Exchange:
     """A request on the short way. uvicorn's protocol takes it for one of its cycles."""
 
-    __slots__ = ("_connection", "disconnected", "headers", "keep_alive", "parts", "response_complete", "start", "task")
+    __slots__ = (
+        "_connection", "copy", "disconnected", "headers", "keep_alive", "parts", "response_complete", "start", "task",
+        "url",
+    )  # fmt: skip
     message_event = _EVENT
 
-    def __init__(self, connection: Connection, start: float, headers: list[tuple[bytes, bytes]]) -> None:
+    def __init__(self, connection: Connection, start: float, url: bytes, headers: list[tuple[bytes, bytes]]) -> None:
         self._connection = connection
         self.start = start
+        self.url = url
+        self.copy: Copy | None = None
         self.headers = dict(headers)
         self.parts: list[bytes] = []
         self.task: asyncio.Task[None] | None = None
@@ -66,6 +74,9 @@ class Connection(HttpToolsProtocol):
     direct: Direct | None = None
     _began = 0.0
     _exchange: _Exchange | None = None
+    # Whether, and where to, the request is forwarded.
+    _decided = False
+    _route: Route | None = None
     # Set while a request of the short way is read.
     _model: Model | None = None
 
@@ -75,6 +86,7 @@ class Connection(HttpToolsProtocol):
         self.url = b""
         self.headers = []
         self.expect_100_continue = False
+        self._decided = False
 
     def on_headers_complete(self) -> None:
         """Choose the way."""
@@ -82,9 +94,14 @@ class Connection(HttpToolsProtocol):
         if self._model is None:
             self._begin_cycle()
         else:
-            self._exchange = exchange = _Exchange(self, self._began, self.headers)
+            self._exchange = exchange = _Exchange(self, self._began, self.url, self.headers)
             if not _UNUSUAL.isdisjoint(exchange.headers) or not self._is_allowed(exchange.headers):
                 self._leave_short_way()
+            elif self.direct is not None:
+                self._decided = True
+                self._route = self.direct.choose(self._model, self.headers)
+                if self._route is not None:
+                    self._leave_short_way()
 
     def _find_model(self) -> Model | None:
         parser = self.parser
@@ -105,6 +122,9 @@ class Connection(HttpToolsProtocol):
         self.url, self.headers, self.expect_100_continue = url, headers, expect
         self.scope["headers"] = headers
         self.scope[STARTED] = self._began  # type: ignore[literal-required]
+        if self._decided:
+            # Whether it is forwarded is asked once, or the share would not be exact.
+            self.scope[ROUTE] = self._route  # type: ignore[literal-required]
         super().on_headers_complete()
 
     def _leave_short_way(self) -> None:

@@ -2,33 +2,34 @@
 
 from __future__ import annotations
 
-import logging
 import time
 
-from penstock_runtime.log import event, origin
 from penstock_runtime.protocol.errors import Overloaded, ProtocolError
+from penstock_runtime.server.http import unexpected
+from penstock_runtime.server.metrics import outcome_of
 from penstock_runtime.server.observing.observed import OBSERVED
 from penstock_runtime.server.repository.model import Model
 from penstock_runtime.server.repository.repository import Repository
 from penstock_runtime.server.serving import Serving
 
-logger = logging.getLogger(__name__)
-
-_OUTCOMES = {429: "rejected", 503: "rejected", 504: "timeout"}
-
 
 class Counted:
-    """A request from its arrival to its end. Exactly one of the outcomes is counted, by `end`."""
+    """A request from its arrival to its end. Exactly one of the outcomes is counted, by `end`.
 
-    __slots__ = ("_repository", "model", "outcome", "serving", "start")
+    `outcome` None: another server has answered and counted it, and this revision is not judged by what another
+    one says.
+    """
 
-    def __init__(self, repository: Repository, model: Model, start: float) -> None:
-        """`start`: perf_counter() when it came."""
+    __slots__ = ("_repository", "model", "outcome", "serving", "shadow", "start")
+
+    def __init__(self, repository: Repository, model: Model, start: float, *, shadow: bool = False) -> None:
+        """`start`: perf_counter() when it came. `shadow`: it is a copy, counted apart from users' requests."""
         self._repository = repository
         self.model = model
         self.serving: Serving | None = None
         self.start = start
-        self.outcome = "server_error"
+        self.shadow = shadow
+        self.outcome: str | None = "server_error"
         repository.in_flight += 1
 
     def admit(self, version: str | None) -> Serving:
@@ -42,22 +43,26 @@ class Counted:
     def explain(self, error: Exception) -> ProtocolError:
         """Return what its client is told of `error`, and keep the outcome."""
         if isinstance(error, ProtocolError):
-            self.outcome = _OUTCOMES.get(error.status, "client_error" if error.status < 500 else "server_error")
+            self.outcome = outcome_of(error.status)
             return error
-        event(logger, "unexpected failure", level=logging.ERROR, error=type(error).__name__,
-              where=origin(error))  # fmt: skip
-        return ProtocolError("internal error", status=500)
+        return unexpected(error)
 
     def end(self) -> None:
         """Count it."""
         seconds = time.perf_counter() - self.start
         serving, metrics = self.serving, self.model.metrics
         self._repository.in_flight -= 1
+        if serving is not None:
+            serving.in_flight -= 1
+        if self.outcome is None:
+            return
+        if self.shadow:
+            metrics.shadow_requests[self.outcome] += 1
+            return
         metrics.requests[self.outcome] += 1
         if self.outcome == "ok":
             metrics.request_seconds.observe(seconds)
             if (seen := OBSERVED.get()) is not None and seen.sampled:
                 metrics.request_seconds.exemplify(seconds, seen.trace_id, time.time())
         if serving is not None:
-            serving.in_flight -= 1
             serving.statistics.ended(seconds, self.outcome == "ok")

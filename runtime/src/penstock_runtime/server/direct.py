@@ -15,36 +15,33 @@ from typing import Any, Protocol
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
 from penstock_runtime.engine.line import Ran
-from penstock_runtime.protocol.decode import InferRequest
 from penstock_runtime.protocol.encode import encode_error
 from penstock_runtime.protocol.errors import ProtocolError, Unavailable
+from penstock_runtime.protocol.fit import InferRequest
 from penstock_runtime.server.app import compress_answer, read_binary_header, revision_of
 from penstock_runtime.server.compression import MIN_COMPRESSED, too_large
 from penstock_runtime.server.counting import Counted
+from penstock_runtime.server.forward.relay import Forwarder, Route
 from penstock_runtime.server.http import JSON_TYPE, Header, headers_of_error
 from penstock_runtime.server.repository.model import Model
 from penstock_runtime.server.repository.repository import Repository
 from penstock_runtime.server.serving import LENGTH_HEADER, Answer, Serving
+from penstock_runtime.server.shadow.shadower import Copy, Shadower
 
 _MODELS = b"/v2/models/"
 _INFER = b"/infer"
 
 
-class Hook(Protocol):
-    """Something that has to see each request while it is active, which it does in the ASGI app."""
-
-    @property
-    def active(self) -> bool:
-        """Whether it has to."""
-
-
 class Exchange(Protocol):
     """A request and where its answer goes."""
 
+    url: bytes
     headers: dict[bytes, bytes]
     parts: list[bytes]
     # When its first byte came, by perf_counter().
     start: float
+    # What another server is to be sent of it.
+    copy: Copy | None
     # What its answer waits for; cancelled if the client goes.
     task: asyncio.Task[None] | None
     disconnected: bool
@@ -60,27 +57,35 @@ class Direct:
         self,
         repository: Repository,
         max_body_bytes: int,
-        hooks: Sequence[Hook] = (),
+        forwarder: Forwarder | None = None,
+        shadower: Shadower | None = None,
         allows: Callable[[Mapping[bytes, bytes]], bool] | None = None,
     ) -> None:
-        """Serve the models of `repository` as long as none of `hooks` is active.
+        """Serve the models of `repository`, but for what `forwarder` chooses.
 
-        `allows`: whether a request with these headers may be answered here; ASGI refuses the others.
+        `shadower` is offered what has been answered. `allows`: whether a request with these headers may be answered
+        here; ASGI refuses the others.
         """
         self.allows = allows
         self._repository = repository
         self._max_body_bytes = max_body_bytes
-        self._hooks = hooks
+        self._forwarder = forwarder
+        self._shadower = shadower
 
     def model_at(self, url: bytes) -> Model | None:
         """Return the model whose infer path `url` is; None if this request has to go by ASGI.
 
-        That is so for another path, a version, an escaped name, while draining and while a hook is active.
+        That is so for another path, a version, an escaped name, and while draining.
         """
         if not url.startswith(_MODELS) or not url.endswith(_INFER) or self._repository.draining:
             return None
-        model = self._repository.models.get(url[len(_MODELS) : -len(_INFER)].decode("latin-1"))
-        return None if model is None or any(hook.active for hook in self._hooks) else model
+        return self._repository.models.get(url[len(_MODELS) : -len(_INFER)].decode("latin-1"))
+
+    def choose(self, model: Model, headers: Sequence[Header]) -> Route | None:
+        """Return where a request with these headers is forwarded to, by ASGI; None if it is answered here."""
+        if self._forwarder is None or model.current is None:
+            return None
+        return self._forwarder.choose(model.name, headers)
 
     def answer(self, exchange: Exchange, model: Model) -> None:
         """Answer at once, or in a task that `exchange` then knows."""
@@ -89,17 +94,22 @@ class Direct:
         try:
             serving = counted.admit(None)
             begun = time.perf_counter()
-            request = self._decode(serving, exchange)
+            body, length = self._body(exchange)
+            request = serving.decode(body, length)
             decoding = time.perf_counter() - begun
+            if self._shadower is not None and self._shadower.active:
+                exchange.copy = Copy(model.metrics, exchange.url, list(exchange.headers.items()), body, length)
             fetched = serving.fetched(request)
             ran = serving.executor.begin(fetched, request.inputs)
             if isinstance(ran, Ran):
                 answer = serving.finish(request, fetched, ran, decoding)
+                if exchange.copy is not None:
+                    exchange.copy.keep(request, ran)
                 if b"accept-encoding" not in exchange.headers or len(answer[0]) < MIN_COMPRESSED:
                     send_answer(exchange, answer)
                     counted.outcome = "ok"
-                    return
-                later = _compressed(answer, exchange)
+                else:
+                    later = _compressed(answer, exchange)
             else:
                 later = _waited(serving, request, fetched, ran, decoding, exchange)
         except Exception as error:  # noqa: BLE001 - the protocol wants an answer whatever happens
@@ -108,18 +118,41 @@ class Direct:
             if later is None:
                 counted.end()
         if later is not None:
-            exchange.task = asyncio.get_running_loop().create_task(_later(later, counted, exchange))
+            exchange.task = asyncio.get_running_loop().create_task(self._later(later, counted, exchange))
+        else:
+            self._offer(counted, exchange)
 
-    def _decode(self, serving: Serving, exchange: Exchange) -> InferRequest:
+    async def _later(self, answer: Coroutine[Any, Any, Answer], counted: Counted, exchange: Exchange) -> None:
+        try:
+            send_answer(exchange, await answer)
+            counted.outcome = "ok"
+        except asyncio.CancelledError:
+            if exchange.disconnected:
+                counted.outcome = "client_error"
+                return
+            counted.outcome = "rejected"
+            send_error(exchange, Unavailable("the server is shutting down"), counted.model)
+        except Exception as error:  # noqa: BLE001 - the protocol wants an answer whatever happens
+            send_error(exchange, counted.explain(error), counted.model)
+        finally:
+            counted.end()
+        self._offer(counted, exchange)
+
+    def _offer(self, counted: Counted, exchange: Exchange) -> None:
+        if exchange.copy is not None and self._shadower is not None and counted.outcome == "ok":
+            self._shadower.offer(exchange.copy)
+
+    def _body(self, exchange: Exchange) -> tuple[bytes, int | None]:
+        """Return the body, and how much of it is JSON (None: all)."""
         parts = exchange.parts
         body = parts[0] if len(parts) == 1 else b"".join(parts)
         if len(body) > self._max_body_bytes:
             raise too_large(self._max_body_bytes)
         value = exchange.headers.get(LENGTH_HEADER)
         if value is None:
-            return serving.decode(body, None)
+            return body, None
         length, lead = read_binary_header(value)
-        return serving.decode(b" " * lead + body if lead else body, length + lead)
+        return b" " * lead + body if lead else body, length + lead
 
 
 async def _waited(
@@ -134,28 +167,14 @@ async def _waited(
         ended = await serving.executor.run(fetched, request.inputs, serving.timeout)
     else:
         ended = await ran
+    if exchange.copy is not None:
+        exchange.copy.keep(request, ended)
     return await _compressed(serving.finish(request, fetched, ended, decoding), exchange)
 
 
 async def _compressed(answer: Answer, exchange: Exchange) -> Answer:
     accepted = exchange.headers.get(b"accept-encoding")
     return answer if accepted is None or len(answer[0]) < MIN_COMPRESSED else await compress_answer(answer, accepted)
-
-
-async def _later(answer: Coroutine[Any, Any, Answer], counted: Counted, exchange: Exchange) -> None:
-    try:
-        send_answer(exchange, await answer)
-        counted.outcome = "ok"
-    except asyncio.CancelledError:
-        if exchange.disconnected:
-            counted.outcome = "client_error"
-            return
-        counted.outcome = "rejected"
-        send_error(exchange, Unavailable("the server is shutting down"), counted.model)
-    except Exception as error:  # noqa: BLE001 - the protocol wants an answer whatever happens
-        send_error(exchange, counted.explain(error), counted.model)
-    finally:
-        counted.end()
 
 
 def send_answer(exchange: Exchange, answer: Answer) -> None:

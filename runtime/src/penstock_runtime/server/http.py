@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
 from typing import Any
 
+from penstock_runtime.log import event, origin
 from penstock_runtime.protocol.encode import encode_error
 from penstock_runtime.protocol.errors import InvalidRequest, ProtocolError
 from penstock_runtime.server.compression import decoded, too_large
+
+logger = logging.getLogger(__name__)
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -22,6 +26,8 @@ STARTED = "penstock.started"
 # Keys in an ASGI scope: the task to cancel if the client goes away before it is answered, and that it has gone.
 TASK = "penstock.task"
 GONE = "penstock.gone"
+# Key in an ASGI scope: where the request is to be forwarded to, or None, if that has been decided.
+ROUTE = "penstock.route"
 # Seconds for a client to send its whole body.
 BODY_SECONDS = 60.0
 JSON_TYPE: Header = (b"content-type", b"application/json")
@@ -105,6 +111,12 @@ def headers_of_error(error: ProtocolError, headers: Iterable[Header]) -> list[He
     if error.status in (408, 413):
         extra.append(CLOSE)
     return extra
+
+
+def unexpected(error: Exception) -> ProtocolError:
+    """Log a failure that nobody foresaw, and return what the client is told of it."""
+    event(logger, "unexpected failure", level=logging.ERROR, error=type(error).__name__, where=origin(error))
+    return ProtocolError("internal error", status=500)
 
 
 def not_found(path: str) -> ProtocolError:

@@ -52,10 +52,11 @@ class Listener:
         """Accept connections."""
         loop = asyncio.get_running_loop()
         self._server = await loop.create_server(
-            lambda: self._connect(loop), sock=self._socket, backlog=2048, **self._tls
+            lambda: self.connect(loop), sock=self._socket, backlog=2048, **self._tls
         )
 
-    def _connect(self, loop: asyncio.AbstractEventLoop) -> Connection:
+    def connect(self, loop: asyncio.AbstractEventLoop) -> Connection:
+        """Return the protocol of a new connection."""
         connection = Connection(self._config, self._state, {}, _loop=loop)
         connection.direct = self._direct
         return connection

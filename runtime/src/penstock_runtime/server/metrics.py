@@ -1,17 +1,19 @@
 """Counters and histograms of the measurement contract, and their Prometheus text.
 
 Written by hand: an observation is a bisection and two additions, and the text is built from parts that were
-escaped once. All calls come from the event loop, so nothing locks.
+escaped once. All calls come from the event loop, so nothing locks; what other threads have to count they post.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain
 
 OUTCOMES = ("ok", "client_error", "server_error", "rejected", "timeout")
+FORWARD_RESULTS = ("forwarded", "fallback", "timeout")
+SHADOW_RESULTS = ("agree", "disagree", "error")
 DURATION_BOUNDS = tuple(round(0.001 * 1.1**k, 9) for k in range(97))
 STAGE_BOUNDS = tuple(round(0.00001 * 2.0**k, 9) for k in range(21))
 BATCH_BOUNDS = tuple(2.0**k for k in range(13))
@@ -20,6 +22,7 @@ VALUE_BOUNDS = (
     0.0,
     *(float(10**k) for k in range(-3, 7)),
 )
+_OUTCOMES = {200: "ok", 429: "rejected", 503: "rejected", 504: "timeout"}
 MAX_CLASSES = 20
 OTHER_CLASS = "other"
 
@@ -79,6 +82,11 @@ class Metrics:
         self.revision = revision
         self._labels = f'model="{escape(model)}",revision="{escape(revision)}"'
         self.requests = dict.fromkeys(OUTCOMES, 0)
+        self.forwarded = dict.fromkeys(FORWARD_RESULTS, 0)
+        self.forward_seconds = Histogram(STAGE_BOUNDS)
+        self.shadow_pairs = dict.fromkeys(SHADOW_RESULTS, 0)
+        self.shadow_dropped = 0
+        self.shadow_requests = dict.fromkeys(OUTCOMES, 0)
         self.request_seconds = Histogram(DURATION_BOUNDS)
         self.inference_seconds = Histogram(STAGE_BOUNDS)
         self.queue_seconds = Histogram(STAGE_BOUNDS)
@@ -88,6 +96,17 @@ class Metrics:
         self.loads = {"ok": 0, "failed": 0}
         self.model_loaded = 0
         self.load_seconds = 0.0
+        self._posted: deque[Callable[[], None]] = deque()
+
+    def post(self, count: Callable[[], None]) -> None:
+        """Have `count` called on the event loop before anyone reads; may be called from any thread."""
+        self._posted.append(count)
+
+    def settle(self) -> None:
+        """Count what was posted. To be called now and then, so that it does not pile up."""
+        posted = self._posted
+        while posted:
+            posted.popleft()()
 
     def count_predictions(self, predictions: Sequence[int | str | float]) -> None:
         """Count predicted classes (int, str) or values (float) for drift."""
@@ -108,14 +127,24 @@ class Metrics:
 
     def lines(self) -> Iterator[str]:
         """Yield the exposition lines of all series."""
+        self.settle()
         labels = self._labels
-        yield from family("penstock_requests_total", "counter", "Inference requests by outcome")
-        for outcome, count in self.requests.items():
-            yield f'penstock_requests_total{{{labels},outcome="{outcome}"}} {count}'
+        for name, label, text, counts in (
+            ("requests", "outcome", "Inference requests by outcome", self.requests),
+            ("forwarded", "result", "Requests of the share that is forwarded", self.forwarded),
+            ("shadow_pairs", "result", "Answers compared with a shadow's", self.shadow_pairs),
+            ("shadow_requests", "outcome", "Copies of other servers' requests, by outcome", self.shadow_requests),
+        ):
+            yield from family(f"penstock_{name}_total", "counter", text)
+            for value, count in counts.items():
+                yield f'penstock_{name}_total{{{labels},{label}="{value}"}} {count}'
+        yield from family("penstock_shadow_dropped_total", "counter", "Copies not sent, as too many waited")
+        yield f"penstock_shadow_dropped_total{{{labels}}} {self.shadow_dropped}"
         for name, text, histogram in (
             ("request_duration_seconds", "Whole request, successful ones only", self.request_seconds),
             ("inference_duration_seconds", "Time in the model", self.inference_seconds),
             ("queue_duration_seconds", "Time waiting for the model", self.queue_seconds),
+            ("forward_duration_seconds", "Time until the target's answer was there", self.forward_seconds),
             ("batch_size", "Rows in one run of the model", self.batch_size),
             ("prediction_value", "Predicted numbers", self.prediction_values),
         ):
@@ -124,9 +153,6 @@ class Metrics:
         yield from family("penstock_prediction_total", "counter", "Predicted classes")
         for item, count in self.classes.items():
             yield f'penstock_prediction_total{{{labels},class="{escape(item)}"}} {count}'
-        yield from family("penstock_shadow_pairs_total", "counter", "Answers compared with a shadow's")
-        for result in ("agree", "disagree", "error"):
-            yield f'penstock_shadow_pairs_total{{{labels},result="{result}"}} 0'
         yield from family("penstock_model_loaded", "gauge", "1 once the model is loaded and warm")
         yield f"penstock_model_loaded{{{labels}}} {self.model_loaded}"
         yield from family("penstock_model_loads_total", "counter", "Loads of the model by result")
@@ -134,6 +160,11 @@ class Metrics:
             yield f'penstock_model_loads_total{{{labels},result="{result}"}} {count}'
         yield from family("penstock_model_load_seconds", "gauge", "Time that the last load and warm-up took")
         yield f"penstock_model_load_seconds{{{labels}}} {self.load_seconds!r}"
+
+
+def outcome_of(status: int) -> str:
+    """Return the outcome of a request that is answered with this HTTP status, or would be."""
+    return _OUTCOMES.get(status, "client_error" if status < 500 else "server_error")
 
 
 def family(name: str, kind: str, text: str) -> tuple[str, str]:

@@ -9,6 +9,7 @@ import signal
 import socket
 import time
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from penstock_runtime.log import event
 from penstock_runtime.protocol.schema import ModelSchema
@@ -26,7 +27,11 @@ from penstock_runtime.server.repository.repository import Repository
 from penstock_runtime.server.security.security import Security
 from penstock_runtime.server.settings import Settings
 from penstock_runtime.server.sockets import bind
+from penstock_runtime.server.traffic import Traffic
 from penstock_runtime.server.workers.link import Link
+
+if TYPE_CHECKING:
+    from penstock_runtime.server.grpc.listener import GrpcListener
 
 logger = logging.getLogger(__name__)
 
@@ -34,7 +39,7 @@ WATCH_SECONDS = 1.0
 
 
 class Process:
-    """The models, three ports, and their life."""
+    """The models, the ports, and their life."""
 
     def __init__(self, settings: Settings, on_ready: Callable[[], None] = lambda: None) -> None:
         """Bind the ports; raises ListenError, SettingsError. `on_ready` is called once the models are loaded."""
@@ -46,12 +51,20 @@ class Process:
         self._repository = Repository(settings, self._keys, self._config.feedback, self._config.cohort)
         self._security = security = Security(settings.security)
         self._observing = Observing(settings.observing, settings.revision)
+        self._traffic = traffic = Traffic(self._repository, settings.serving)
         self._listeners: list[Listener] = []
+        self._grpc: GrpcListener | None = None
         limit = settings.serving.max_body_bytes
-        data = self._observing.observe(security.guard_data(DataApp(self._repository, limit)))
+        data = self._observing.observe(
+            security.guard_data(DataApp(self._repository, limit, traffic.forwarder, traffic.shadower))
+        )
         # What is observed goes by ASGI.
-        direct = None if self._observing.active else Direct(self._repository, limit, allows=security.allows)
-        admin = PageApp(self._repository, settings.revision, AdminApp(self._repository, settings.model_control))
+        direct = None
+        if not self._observing.active:
+            direct = Direct(self._repository, limit, traffic.forwarder, traffic.shadower, security.allows)
+        admin = PageApp(
+            self._repository, settings.revision, AdminApp(self._repository, settings.model_control, traffic.told)
+        )
         guarded = security.guard_admin(admin, page.PATHS)
         try:
             ports = settings.worker or (settings.http_port, settings.admin_port, settings.metrics_port)
@@ -64,6 +77,7 @@ class Process:
                 # The supervisor asks its workers by loopback, and speaks TLS for them.
                 tls = security.tls(name) if name == "http" or not settings.worker else None
                 self._listeners.append(Listener(app, bound, short, tls))
+            self._grpc = self._listen_grpc()
         except BaseException:
             self._close()
             raise
@@ -85,10 +99,14 @@ class Process:
         Returns False if threads may still be loading or running a model: then the process cannot end by
         itself.
         """
+        self._traffic.look(self._config)
         for listener in self._listeners:
             await listener.start()
         data, admin, metrics = (listener.port for listener in self._listeners)
-        event(logger, "listening", http_port=data, admin_port=admin, metrics_port=metrics)
+        if self._grpc is not None:
+            self._grpc.start()
+        event(logger, "listening", http_port=data, grpc_port=self._grpc and self._grpc.port, admin_port=admin,
+              metrics_port=metrics)  # fmt: skip
         watching = asyncio.create_task(self._watch())
         loading = asyncio.create_task(self._load())
         stopping = asyncio.create_task(stop.wait())
@@ -104,9 +122,25 @@ class Process:
                 task.cancel()
             self._close()
 
+    def _listen_grpc(self) -> GrpcListener | None:
+        settings = self._settings
+        if settings.grpc_port is None:
+            return None
+        # Its libraries take time and memory, which those who switch it off need not pay.
+        from penstock_runtime.server.grpc.listener import GrpcListener
+
+        return GrpcListener(self._repository, settings.host, settings.grpc_port, settings.serving.max_body_bytes,
+                            drain_seconds=settings.drain_seconds, shared=settings.worker is not None)  # fmt: skip
+
+    def _health_changed(self) -> None:
+        if self._grpc is not None:
+            self._grpc.changed()
+
     async def _load(self) -> None:
         start = time.perf_counter()
         await self._repository.load_all()
+        self._traffic.check()
+        self._health_changed()
         self._on_ready()
         if self._link is not None:
             await self._link.wait_for_all()
@@ -122,10 +156,13 @@ class Process:
     async def _watch(self) -> None:
         while True:
             await asyncio.sleep(WATCH_SECONDS)
+            self._repository.settle()
+            self._health_changed()
             self._keys.refresh()
             self._security.refresh()
             cohort, feedback = self._config.cohort, self._config.feedback
             self._config.refresh()
+            self._traffic.look(self._config)
             if self._config.cohort != cohort:
                 self._repository.set_cohort(self._config.cohort, int(time.time()))
                 event(logger, "cohort changed", cohort=self._config.cohort)
@@ -136,19 +173,29 @@ class Process:
         """Go out of service step by step; return whether every request was finished."""
         settings, repository = self._settings, self._repository
         repository.draining = True
-        event(logger, "draining", grace_seconds=settings.drain_seconds, in_flight=repository.in_flight)
+        self._health_changed()
+        event(logger, "draining", grace_seconds=settings.drain_seconds, in_flight=self._in_flight)
         await asyncio.sleep(settings.drain_seconds)
         loop = asyncio.get_running_loop()
         data, *others = self._listeners
-        finished = await data.stop(loop.time() + settings.shutdown_seconds)
+        deadline = loop.time() + settings.shutdown_seconds
+        stopping = [data.stop(deadline)] if self._grpc is None else [data.stop(deadline), self._grpc.stop(deadline)]
+        finished = all(await asyncio.gather(*stopping))
         for listener in others:
             await listener.stop(loop.time() + 1.0)
-        event(logger, "stopped", finished=finished, cut_off=0 if finished else repository.in_flight)
+        event(logger, "stopped", finished=finished, cut_off=0 if finished else self._in_flight)
         return finished and repository.pending == 0
 
+    @property
+    def _in_flight(self) -> int:
+        return self._repository.in_flight + (self._grpc.in_flight if self._grpc is not None else 0)
+
     def _close(self) -> None:
+        if self._grpc is not None:
+            self._grpc.close()
         for listener in self._listeners:
             listener.close()
+        self._traffic.close()
         self._repository.close()
         self._observing.close()
         if self._link is not None:

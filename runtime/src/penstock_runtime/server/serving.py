@@ -5,14 +5,16 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 from penstock_runtime.engine.executor import Executor
 from penstock_runtime.engine.line import Ran
 from penstock_runtime.engine.session import Tensor
-from penstock_runtime.protocol.decode import Decoder, InferRequest
+from penstock_runtime.protocol.decode import Decoder
 from penstock_runtime.protocol.encode import encode_response
 from penstock_runtime.protocol.errors import InvalidRequest, ProtocolError
+from penstock_runtime.protocol.fit import InferRequest
 from penstock_runtime.protocol.schema import ModelSchema
 from penstock_runtime.protocol.synthetic import synthetic_request
 from penstock_runtime.server.feedback.ids import Issuer, Prediction
@@ -34,7 +36,7 @@ class Serving:
     """A loaded version of a model with all that answering for it takes.
 
     `config`: its configuration as the protocol shows it. `timeout`: seconds a request may wait and run.
-    `in_flight`: requests that are being answered by it.
+    `in_flight`: requests that are being answered by it; `calls`: others, whose thread is not the event loop's.
     """
 
     name: str
@@ -48,6 +50,7 @@ class Serving:
     config: bytes
     timeout: float
     in_flight: int = 0
+    calls: set[object] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         """Prepare what every request needs."""
@@ -60,19 +63,39 @@ class Serving:
         self.metrics.batch_size.observe(rows)
         self.statistics.ran(rows, seconds)
 
-    async def infer(self, body: bytes, header_length: int | None = None) -> Answer:
-        """Return the answer to a request whose first `header_length` bytes are JSON; raises ProtocolError."""
+    def describe_statistics(self) -> dict[str, Any]:
+        """Return its entry of the statistics extension."""
+        self.metrics.settle()
+        return self.statistics.describe(self.name, self.version)
+
+    async def infer(
+        self,
+        body: bytes,
+        header_length: int | None = None,
+        *,
+        shadow: bool = False,
+        outputs: dict[str, Tensor] | None = None,
+    ) -> Answer:
+        """Return the answer to a request whose first `header_length` bytes are JSON; raises ProtocolError.
+
+        `shadow`: it is a copy of another server's request, which is not counted as one of ours, and whose
+        answer is for comparing: all in binary form. `outputs` is filled with what the answer was made of.
+        """
         begun = time.perf_counter()
         request = self._decoder.decode(body, header_length)
         decoding = time.perf_counter() - begun
         seen = OBSERVED.get()
         if seen is not None:
             seen.request_id = request.id
+        if shadow:
+            request = request._replace(binary=frozenset(request.outputs))
         fetched = self.fetched(request)
         ran = await self.executor.run(fetched, request.inputs, self.timeout)
         if seen is not None:
             seen.asked, seen.ran = begun + decoding, ran
-        return self.finish(request, fetched, ran, decoding)
+        if outputs is not None:
+            outputs.update(zip(request.outputs, ran.outputs, strict=False))
+        return self._encode(request, fetched, ran)[0] if shadow else self.finish(request, fetched, ran, decoding)
 
     def decode(self, body: bytes, header_length: int | None) -> InferRequest:
         """Return the request whose first `header_length` bytes are JSON (None: all); raises ProtocolError."""

@@ -67,7 +67,7 @@ class Feedback:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Everything a serving process is told. Ports of 0 are chosen by the system and logged.
+    """Everything a serving process is told. Ports of 0 are chosen by the system and logged; None: not served.
 
     `model_name` None: `model_path` is a repository, each of whose folders is a model. `model_control`: whether
     models may be loaded and unloaded by the admin port. `worker`: the sockets of this process if it is one of
@@ -83,6 +83,7 @@ class Settings:
     revision: str
     host: str | None
     http_port: int
+    grpc_port: int | None
     admin_port: int
     metrics_port: int
     config_dir: Path
@@ -114,11 +115,12 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--model-name", help="name in URLs (default: $PENSTOCK_MODEL, else the file's or folder's)")
     parser.add_argument("--host", help="address to listen on (default: every address)")
     parser.add_argument("--http-port", type=int, default=8080, help="inference and health")
-    parser.add_argument("--grpc-port", type=int, default=9000, help="reserved: gRPC is not served yet")
+    parser.add_argument("--grpc-port", type=int, default=9000, help="inference and health over gRPC; -1: none")
     parser.add_argument("--admin-port", type=int, default=9091, help="feedback")
     parser.add_argument("--metrics-port", type=int, default=9090, help="GET /metrics")
     parser.add_argument("--config-dir", type=Path, default=Path("/etc/penstock/revision"),
-                        help="folder whose file 'cohort' names the rollout in flight")  # fmt: skip
+                        help="folder with the files 'cohort' (the rollout in flight), 'feedback', 'forward.json', "
+                             "'shadow.json'; read anew each second")  # fmt: skip
     parser.add_argument("--feedback-key-dir", type=Path, default=Path("/etc/penstock/feedback-key"),
                         help="folder with the files 'current' and 'previous': ids' keys")  # fmt: skip
     parser.add_argument("--drain-seconds", type=float, default=5.0,
@@ -165,6 +167,7 @@ def read_settings(args: Namespace, env: Mapping[str, str]) -> Settings:
         revision=env.get("PENSTOCK_REVISION") or "none",
         host=args.host,
         http_port=args.http_port,
+        grpc_port=None if args.grpc_port < 0 else args.grpc_port,
         admin_port=args.admin_port,
         metrics_port=args.metrics_port,
         config_dir=args.config_dir,

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import itertools
 import os
 import struct
 from base64 import urlsafe_b64encode
@@ -61,7 +62,8 @@ class Issuer:
         self._model = _person(model)
         self._revision = revision
         self._origin = int.from_bytes(os.urandom(4), "big")
-        self._counter = 0
+        # Its next() is atomic: ids are issued by several threads.
+        self._counter = itertools.count(1)
         self._middle = b""
         self.set_cohort(cohort)
 
@@ -71,10 +73,10 @@ class Issuer:
 
     def issue(self, now: float, rows: int, predictions: Sequence[Prediction]) -> bytes:
         """Return the id of a request with `rows` rows, of which `predictions` holds one each (or none)."""
-        self._counter = (self._counter + 1) & 0xFFFFFFFF
+        counter = next(self._counter) & 0xFFFFFFFF
         kind, payload = _pack(predictions) if 0 < len(predictions) == rows <= MAX_ROWS else (_NONE, b"")
         raw = (
-            _HEAD.pack(_VERSION, int(now), self._origin, self._counter)
+            _HEAD.pack(_VERSION, int(now), self._origin, counter)
             + self._middle
             + _TAIL.pack(min(rows, 0xFFFF), kind)
             + payload

@@ -60,7 +60,8 @@ class Connection(asyncio.Protocol):
     @property
     def reusable(self) -> bool:
         """Whether another request may be sent."""
-        return self._reusable and self._waiter is None and self._transport is not None
+        transport = self._transport
+        return self._reusable and self._waiter is None and transport is not None and not transport.is_closing()
 
     async def exchange(self, parts: Iterable[bytes]) -> Response:
         """Send the request in `parts` and return the answer; raises BrokenExchange.

@@ -155,6 +155,11 @@ class Repository:
                 model.intake.judge = model.current.judge
                 event(logger, "feedback changed", model=model.name, decision_output=model.current.judge.output)
 
+    def settle(self) -> None:
+        """Count what other threads have posted."""
+        for model in self.models.values():
+            model.metrics.settle()
+
     @property
     def pending(self) -> int:
         """Requests whose run has not ended, of versions that serve and of those that were exchanged."""
@@ -240,7 +245,7 @@ class Repository:
 
     async def _retire(self, serving: Serving) -> None:
         # Its requests are bounded by their timeout, and a run that nobody waits for is told to stop.
-        while serving.in_flight or serving.executor.pending:  # noqa: ASYNC110 - counting must stay cheap
+        while serving.in_flight or serving.calls or serving.executor.pending:  # noqa: ASYNC110 - counting must stay cheap
             await asyncio.sleep(RETIRE_POLL_SECONDS)
         serving.executor.close()
         event(logger, "retired", model=serving.name, version=serving.version)

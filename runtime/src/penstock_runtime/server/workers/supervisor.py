@@ -74,6 +74,8 @@ class Supervisor:
         self._security = security = Security(settings.security)
         self._workers: list[Worker] = []
         self._listeners: list[Listener] = []
+        # Not listened on here: it keeps the port for the workers, whose own sockets gRPC makes itself.
+        self._grpc = None if settings.grpc_port is None else bind(settings.host, settings.grpc_port, shared=True)
         port = settings.http_port
         for _ in range(settings.workers):
             self._workers.append(Worker(settings, port, key))
@@ -90,10 +92,13 @@ class Supervisor:
         """
         for listener in self._listeners:
             await listener.start()
+        grpc_port = None if self._grpc is None else _port(self._grpc)
+        told = () if grpc_port is None else ("--grpc-port", str(grpc_port))
         for worker in self._workers:
-            await worker.start(self._arguments)
-        event(logger, "listening", http_port=_port(self._workers[0].data), admin_port=self._listeners[0].port,
-              metrics_port=self._listeners[1].port, workers=len(self._workers))  # fmt: skip
+            await worker.start((*self._arguments, *told))
+        event(logger, "listening", http_port=_port(self._workers[0].data), grpc_port=grpc_port,
+              admin_port=self._listeners[0].port, metrics_port=self._listeners[1].port,
+              workers=len(self._workers))  # fmt: skip
         ends = [asyncio.create_task(worker.process.wait()) for worker in self._workers if worker.process is not None]
         others = [asyncio.create_task(each) for each in (stop.wait(), self._begin_together(), self._watch())]
         try:
@@ -140,6 +145,8 @@ class Supervisor:
             worker.leash.close()
             worker.close_sockets()
             worker.signal(signal.SIGKILL)
+        if self._grpc is not None:
+            self._grpc.close()
 
 
 def _port(bound: socket.socket) -> int:

@@ -1,0 +1,180 @@
+"""Requests of the share, handed to the target and its answers handed back; whatever fails is answered here."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from penstock_runtime.protocol.errors import TimedOut
+from penstock_runtime.server.forward.http_client import Response
+from penstock_runtime.server.forward.message import FORWARDED, GRACE, MIN_RESPONSE, SHADOW, between, head_of, url_of
+from penstock_runtime.server.forward.setting import Forwarding
+from penstock_runtime.server.forward.share import Blocks, Sticky
+from penstock_runtime.server.forward.target import NoAnswer, Target
+from penstock_runtime.server.http import (
+    GONE,
+    ROUTE,
+    STARTED,
+    Header,
+    Message,
+    Receive,
+    Scope,
+    Send,
+    answer_error,
+    read_body,
+)
+from penstock_runtime.server.metrics import Metrics
+
+
+class Route(NamedTuple):
+    """A setting at work, and where the requests go that it chooses."""
+
+    setting: Forwarding
+    header: bytes | None
+    # By model, so that each has the share of its own requests.
+    blocks: dict[str, Blocks]
+    sticky: Sticky
+    target: Target
+    counts: Counter[str]
+
+
+class Forwarder:
+    """Forwards as it is told. All calls come from the event loop.
+
+    A request is chosen by `choose`, whatever it comes over; `relay` is for those over HTTP.
+    """
+
+    def __init__(self, max_body_bytes: int, timeout: float) -> None:
+        """Bodies have at most `max_body_bytes`, a request `timeout` seconds."""
+        self._max_body_bytes = max_body_bytes
+        self._timeout = timeout
+        self._route: Route | None = None
+
+    def apply(self, setting: Forwarding | None) -> None:
+        """Put `setting` in force for all requests that begin from now on; None: forward nothing."""
+        before = self._route
+        if setting is None:
+            self._route = None
+        else:
+            same = before is not None and before.setting.to == setting.to
+            target = before.target if before is not None and same else self._target(setting)
+            header = None if setting.header is None else setting.header.encode()
+            sticky = Sticky(setting.share, setting.salt)
+            self._route = Route(setting, header, {}, sticky, target, Counter())
+        if before is not None and (self._route is None or self._route.target is not before.target):
+            before.target.close()
+
+    def _target(self, setting: Forwarding) -> Target:
+        return Target(setting.to, max(MIN_RESPONSE, self._max_body_bytes))
+
+    def counts(self) -> dict[str, Any]:
+        """Return what became of requests since the setting is in force, and the state of the target."""
+        route = self._route
+        if route is None:
+            return {}
+        names = ("seen", "forwarded", "fallback", "timeout")
+        reasons = {name: count for name, count in route.counts.items() if name not in names}
+        return {
+            "counts": {name: route.counts[name] for name in names},
+            "fallback_reasons": reasons,
+            "target": route.target.describe(),
+        }
+
+    def close(self) -> None:
+        """Close all connections."""
+        if self._route is not None:
+            self._route.target.abort()
+            self._route = None
+
+    def choose(self, model: str, headers: Sequence[Header]) -> Route | None:
+        """Return where a request to `model` with these headers goes, None if it is answered here."""
+        route = self._route
+        if route is None:
+            return None
+        value: bytes | None = None
+        for name, each in headers:
+            if name == route.header:
+                value = each
+            elif name in (FORWARDED, SHADOW):
+                return None
+        route.counts["seen"] += 1
+        if value is not None:
+            taken = route.sticky.take(value)
+        else:
+            blocks = route.blocks.get(model) or route.blocks.setdefault(model, Blocks(route.setting.share))
+            taken = blocks.take()
+        return route if taken else None
+
+    async def relay(
+        self, metrics: Metrics, scope: Scope, receive: Receive, send: Send, extra: Sequence[Header]
+    ) -> Receive | None:
+        """Answer the request by the target and return None; or return what its body is to be received by here.
+
+        `metrics` are the model's, `extra` headers of the answer. Raises what `read_body` raises, and
+        CancelledError if the server is to end.
+        """
+        headers: list[Header] = scope["headers"]
+        route = scope[ROUTE] if ROUTE in scope else self.choose(metrics.model, headers)
+        if route is None:
+            return receive
+        # Without its Content-Encoding: the body is handed on as it came.
+        length = {name: value for name, value in headers if name == b"content-length"}
+        body = await read_body(length, receive, self._max_body_bytes)
+        start = time.perf_counter()
+        seconds = max(0.0, self._timeout - (start - scope.get(STARTED, start))) + GRACE
+        try:
+            head = head_of(url_of(scope), route.target, [(FORWARDED, b"1"), *between(headers)], len(body))
+            response = await route.target.exchange((head, body), seconds)
+        except NoAnswer as failure:
+            return _fall_back(route, metrics, failure.reason, body, receive)
+        except TimeoutError:
+            _count(route, metrics, "timeout")
+            await answer_error(send, TimedOut(f"no answer within {self._timeout:g} s"), extra)
+            return None
+        except asyncio.CancelledError:
+            if GONE not in scope:
+                raise
+            # The target learns it from its connection, and counts it.
+            _count(route, metrics, "forwarded")
+            return None
+        if response.status in (429, 503):
+            return _fall_back(route, metrics, "refused", body, receive)
+        _count(route, metrics, "forwarded")
+        metrics.forward_seconds.observe(time.perf_counter() - start)
+        await _hand_back(send, response, extra)
+        return None
+
+
+def _count(route: Route, metrics: Metrics, result: str) -> None:
+    route.counts[result] += 1
+    metrics.forwarded[result] += 1
+
+
+def _fall_back(route: Route, metrics: Metrics, reason: str, body: bytes, receive: Receive) -> Receive:
+    _count(route, metrics, "fallback")
+    route.counts[reason] += 1
+    return _again(body, receive)
+
+
+def _again(body: bytes, receive: Receive) -> Receive:
+    """Return a `receive` that begins with the whole body, which has been read already."""
+    waiting = [body]
+
+    async def replay() -> Message:
+        if waiting:
+            return {"type": "http.request", "body": waiting.pop(), "more_body": False}
+        return await receive()
+
+    return replay
+
+
+async def _hand_back(send: Send, response: Response, extra: Sequence[Header]) -> None:
+    headers = between(response.headers)
+    if response.status not in (204, 304):
+        headers.append((b"content-length", b"%d" % len(response.body)))
+    headers += extra
+    await send({"type": "http.response.start", "status": response.status, "headers": headers})
+    await send({"type": "http.response.body", "body": response.body})

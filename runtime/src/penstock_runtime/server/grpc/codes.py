@@ -1,0 +1,42 @@
+"""What a failure is in gRPC's words."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from grpc import StatusCode
+
+from penstock_runtime.protocol.errors import ProtocolError
+from penstock_runtime.termination import shorten
+
+_CODES = {
+    404: StatusCode.NOT_FOUND,
+    429: StatusCode.RESOURCE_EXHAUSTED,
+    501: StatusCode.UNIMPLEMENTED,
+    503: StatusCode.UNAVAILABLE,
+    504: StatusCode.DEADLINE_EXCEEDED,
+}
+# Details travel as a header, of which clients take 8 KiB in all; a character may take 12 bytes there.
+_MAX_DETAILS = 500
+
+
+class Status(NamedTuple):
+    """How a call ends: the code's number, and the text for people."""
+
+    code: int
+    details: bytes
+
+
+OK = Status(0, b"")
+
+
+def code_of(error: ProtocolError) -> StatusCode:
+    """Return the status code for `error`: its HTTP status, translated."""
+    fallback = StatusCode.INVALID_ARGUMENT if error.status < 500 else StatusCode.INTERNAL
+    return _CODES.get(error.status, fallback)
+
+
+def status_of(error: ProtocolError) -> Status:
+    """Return the status for `error`."""
+    number: int = code_of(error).value[0]
+    return Status(number, shorten(error.message, _MAX_DETAILS).encode("utf-8", "replace"))

@@ -1,0 +1,223 @@
+"""ModelInfer: each call from its headers to its answer, counted like a request over HTTP."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Sequence
+from functools import partial
+from typing import NamedTuple
+from weakref import WeakKeyDictionary
+
+from penstock_runtime.engine.line import Ran
+from penstock_runtime.log import event, origin
+from penstock_runtime.protocol.errors import InvalidRequest, Overloaded, ProtocolError, TimedOut, Unavailable
+from penstock_runtime.protocol.fit import InferRequest
+from penstock_runtime.protocol.grpc.codec import MessageDecoder, encode, parse
+from penstock_runtime.server.feedback.ids import Prediction
+from penstock_runtime.server.grpc.codes import status_of
+from penstock_runtime.server.grpc.core import Call, Metadata
+from penstock_runtime.server.metrics import outcome_of
+from penstock_runtime.server.repository.model import Model
+from penstock_runtime.server.repository.repository import Repository
+from penstock_runtime.server.serving import Serving
+
+logger = logging.getLogger(__name__)
+
+# Calls under way while no model is loaded, which all end as soon as their message has come.
+_UNLOADED_CAPACITY = 256
+NO_MESSAGE = InvalidRequest("the call has no message")
+
+
+class Inferences:
+    """All ModelInfer calls that are under way."""
+
+    def __init__(self, repository: Repository) -> None:
+        """Answer by the models of `repository`."""
+        self.repository = repository
+        self.under_way: set[Inference] = set()
+        self._decoders: WeakKeyDictionary[Serving, MessageDecoder] = WeakKeyDictionary()
+
+    def take(self, call: Call) -> None:
+        """Answer `call`, or refuse it unread if too many are under way."""
+        models = list(self.repository.models.values())
+        inference = Inference(self, call, models[0] if len(models) == 1 else None)
+        self.under_way.add(inference)
+        if len(self.under_way) > _capacity(models):
+            inference.fail(Overloaded())
+        else:
+            call.receive(inference.answer)
+
+    def decoder(self, serving: Serving) -> MessageDecoder:
+        """Return the decoder for a model."""
+        decoder = self._decoders.get(serving)
+        if decoder is None:
+            decoder = self._decoders[serving] = MessageDecoder(serving.schema)
+        return decoder
+
+    def sweep(self, oldest: float) -> None:
+        """Break off calls whose message has not come though they began before `oldest` (perf_counter())."""
+        for inference in list(self.under_way):
+            if not inference.received and inference.call.began < oldest:
+                inference.call.cancel()
+
+    def abandon(self) -> None:
+        """Answer whatever still waits for a run with UNAVAILABLE; on the event loop."""
+        for inference in list(self.under_way):
+            inference.call.abandon()
+
+
+class Inference:
+    """One call. All but `_run` happens in the server's thread."""
+
+    __slots__ = ("_inferences", "_model", "_serving", "call", "received")
+
+    def __init__(self, inferences: Inferences, call: Call, model: Model | None) -> None:
+        """Nothing is known but that it has arrived; `model`: the only one, which it then is meant for."""
+        self.call = call
+        self.received = False
+        self._inferences = inferences
+        self._model = model
+        self._serving: Serving | None = None
+
+    def answer(self, payload: bytes | None) -> None:
+        """Answer the message `payload`: here if the request is tiny, else later."""
+        self.received = True
+        if payload is None:
+            self._leave()
+            return
+        begun = time.perf_counter()
+        try:
+            message = parse(payload)
+            self._model = None
+            self._model = self._inferences.repository.known(message.model_name)
+            serving = self._admit(self._model, message.model_version or None)
+            request = self._inferences.decoder(serving).decode(message)
+            decoding = time.perf_counter() - begun
+            fetched = serving.fetched(request)
+            remaining = self.call.remaining
+            if remaining <= 0:
+                raise TimedOut("the client's deadline has passed")
+            ran = serving.executor.run_here(fetched, request.inputs)
+            if ran is None:
+                seconds = min(serving.timeout, remaining)
+                self.call.spawn(partial(self._run, serving, request, fetched, seconds, decoding))
+            else:
+                self._succeed(serving, request, fetched, ran, decoding, here=True)
+        except Exception as error:  # noqa: BLE001 - the protocol wants an answer whatever happens
+            self.fail(error)
+
+    def _admit(self, model: Model, version: str | None) -> Serving:
+        while True:
+            serving = self._serving = model.find(version)
+            serving.calls.add(self)
+            # Unless it was exchanged just now, it stays until we have left it.
+            if model.find(version) is serving:
+                break
+            serving.calls.discard(self)
+        if len(serving.calls) + serving.in_flight > serving.executor.capacity:
+            raise Overloaded
+        return serving
+
+    async def _run(
+        self, serving: Serving, request: InferRequest, fetched: tuple[str, ...], seconds: float, decoding: float
+    ) -> None:
+        if self.call.gone:
+            self._leave()
+            return
+        try:
+            ran = await serving.executor.run(fetched, request.inputs, seconds)
+            self._succeed(serving, request, fetched, ran, decoding, here=False)
+        except asyncio.CancelledError:
+            if self.call.gone:
+                self._leave()
+            else:
+                self.fail(Unavailable("the server is shutting down"))
+        except Exception as error:  # noqa: BLE001 - as above
+            self.fail(error)
+
+    def _succeed(
+        self, serving: Serving, request: InferRequest, fetched: tuple[str, ...], ran: Ran, decoding: float, here: bool
+    ) -> None:
+        begun = time.perf_counter()
+        predictions = serving.decide(fetched, ran, request.rows)
+        answer = encode(serving.name, serving.version, request.id, serving.tensors(request, ran), bool(request.binary))
+        issued = serving.issuer.issue(time.time(), request.rows, predictions)
+        now = time.perf_counter()
+        # Without the outputs, which would stay in memory until it is counted.
+        timed = Ran([], ran.queued, ran.ran, ran.rows)
+        answered = _Answered(request.rows, timed, here, predictions, now - self.call.began, decoding, now - begun)
+        # Before the answer goes out: who has it must find it counted.
+        serving.metrics.post(partial(_count_answer, serving, answered))
+        self._end()
+        self.call.finish(answer, metadata=(_revision(serving), ("penstock-prediction-id", issued)))
+
+    def fail(self, error: Exception) -> None:
+        """Answer with the status that `error` is."""
+        if not isinstance(error, ProtocolError):
+            event(logger, "unexpected failure", level=logging.ERROR, error=type(error).__name__,
+                  where=origin(error))  # fmt: skip
+            error = ProtocolError("internal error", status=500)
+        self._count_failure(outcome_of(error.status))
+        metadata: Metadata = () if self._serving is None else (_revision(self._serving),)
+        self.call.finish(status=status_of(error), metadata=metadata)
+
+    def _leave(self) -> None:
+        """Note that the client has gone, or sends nothing."""
+        self._count_failure("timeout" if self.call.remaining <= 0 else "client_error")
+        self.call.finish(status=status_of(NO_MESSAGE))
+
+    def _count_failure(self, outcome: str) -> None:
+        self._end()
+        if self._model is not None:
+            seconds = time.perf_counter() - self.call.began
+            self._model.metrics.post(partial(_count_failure, self._model, self._serving, outcome, seconds))
+
+    def _end(self) -> None:
+        self._inferences.under_way.discard(self)
+        if self._serving is not None:
+            self._serving.calls.discard(self)
+
+
+class _Answered(NamedTuple):
+    """What is counted of an answered call: `here` tells where the model ran; the last three are seconds."""
+
+    rows: int
+    ran: Ran
+    here: bool
+    predictions: Sequence[Prediction]
+    total: float
+    decoding: float
+    encoding: float
+
+
+def _capacity(models: list[Model]) -> int:
+    """Return how many calls may be under way before it is known whom they are for."""
+    servings = [serving for model in models for serving in list(model.versions.values())]
+    if not servings:
+        return _UNLOADED_CAPACITY
+    return sum(serving.executor.capacity - serving.in_flight for serving in servings)
+
+
+def _revision(serving: Serving) -> tuple[str, bytes]:
+    return "penstock-revision", serving.revision_header[1]
+
+
+# From here on: on the event loop.
+
+
+def _count_failure(model: Model, serving: Serving | None, outcome: str, seconds: float) -> None:
+    model.metrics.requests[outcome] += 1
+    if serving is not None:
+        serving.statistics.ended(seconds, success=False)
+
+
+def _count_answer(serving: Serving, answered: _Answered) -> None:
+    rows, ran, here, predictions, total, decoding, encoding = answered
+    serving.metrics.requests["ok"] += 1
+    serving.metrics.request_seconds.observe(total)
+    serving.statistics.ended(total, success=True)
+    if here:
+        serving.executor.on_run(ran.rows, ran.ran)
+    serving.count_answer(rows, ran, predictions, decoding, encoding)

@@ -1,0 +1,1 @@
+"""The OpenAPI documents of the ports, generated from one description, the one below."""

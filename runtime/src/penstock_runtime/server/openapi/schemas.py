@@ -1,0 +1,168 @@
+"""The JSON schemas of what the protocol and its extensions send and answer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from penstock_runtime.protocol.fit import MAX_DIMENSIONS
+from penstock_runtime.protocol.schema import ELEMENTS
+from penstock_runtime.server.feedback.intake import MAX_BATCH
+from penstock_runtime.server.feedback.tally import REASONS
+
+Part = dict[str, Any]
+
+_TEXT: Part = {"type": "string"}
+_FLAG: Part = {"type": "boolean"}
+_COUNT: Part = {"type": "integer", "minimum": 0}
+
+
+def record(properties: dict[str, Part], *, optional: Sequence[str] = (), closed: bool = True) -> Part:
+    """Return the schema of an object; all but the `optional` properties are required.
+
+    `closed`: it has no others. What clients send is not: they may send more, which is ignored.
+    """
+    found: Part = {"type": "object", "properties": properties}
+    required = [name for name in properties if name not in optional]
+    if required:
+        found["required"] = required
+    if closed:
+        found["additionalProperties"] = False
+    return found
+
+
+def items(of: Part, **more: Any) -> Part:
+    """Return the schema of a list."""
+    return {"type": "array", "items": of, **more}
+
+
+def _ref(name: str) -> Part:
+    return {"$ref": f"#/components/schemas/{name}"}
+
+
+_SHAPE = items({"type": "integer", "minimum": 0}, maxItems=MAX_DIMENSIONS)
+_DATATYPE: Part = {"type": "string", "enum": list(ELEMENTS)}
+_STAGES = ("compute_input", "compute_infer", "compute_output")
+
+SCHEMAS: dict[str, Part] = {
+    "Error": record({"error": {"type": "string", "minLength": 1}}),
+    "Live": record({"live": {"const": True}}),
+    "Ready": record({"ready": {"const": True}}),
+    "NotReady": record({"ready": {"const": False}, "error": _TEXT}),
+    "ModelReady": record({"name": _TEXT, "ready": {"const": True}}),
+    "ModelNotReady": record({"name": _TEXT, "ready": {"const": False}, "error": _TEXT}),
+    "Server": record({"name": _TEXT, "version": _TEXT, "extensions": items(_TEXT)}),
+    "TensorMetadata": record(
+        {"name": _TEXT, "datatype": _DATATYPE, "shape": items({"type": "integer", "minimum": -1})}
+    ),
+    "ModelMetadata": record({
+        "name": _TEXT, "versions": items(_TEXT, minItems=1), "platform": _TEXT,
+        "inputs": items(_ref("TensorMetadata")), "outputs": items(_ref("TensorMetadata")),
+    }),
+    "Parameters": {
+        "type": "object",
+        "description": "Unknown ones are ignored.",
+        "additionalProperties": {"type": ["string", "number", "boolean"]},
+    },
+    "TensorData": {
+        "type": "array",
+        "description": "The elements, nested to the shape or flat in row-major order. Never converted: an integer "
+                       "tensor takes integers within its range, BOOL booleans, BYTES strings. FP16 has no JSON form.",
+    },
+    "InputTensor": {
+        "description": "With 'data', or with 'binary_data_size' among its parameters: then its data follows the JSON.",
+        **record({
+            "name": _TEXT, "shape": _SHAPE, "datatype": _DATATYPE, "data": _ref("TensorData"),
+            "parameters": {
+                "allOf": [
+                    _ref("Parameters"),
+                    {"properties": {"binary_data_size": {**_COUNT, "description": "Bytes behind the JSON."}}},
+                ],
+            },
+        }, optional=("data", "parameters"), closed=False),
+    },
+    "RequestedOutput": record({
+        "name": _TEXT,
+        "parameters": {
+            "allOf": [
+                _ref("Parameters"),
+                {"properties": {"binary_data": {**_FLAG, "description": "Whether it comes in binary form."}}},
+            ],
+        },
+    }, optional=("parameters",), closed=False),
+    "InferRequest": record({
+        "id": {"type": ["string", "null"], "description": "Comes back in the answer, if given."},
+        "parameters": {
+            "allOf": [
+                _ref("Parameters"),
+                {"properties": {"binary_data_output": {**_FLAG, "description": "The default of 'binary_data'."}}},
+            ],
+        },
+        "inputs": items(_ref("InputTensor")),
+        "outputs": {
+            "type": ["array", "null"], "items": _ref("RequestedOutput"),
+            "description": "Which outputs, in which order; none or absent: all.",
+        },
+    }, optional=("id", "parameters", "outputs"), closed=False),
+    "OutputTensor": {
+        "description": "With 'data', or with the size of its data behind the JSON.",
+        **record({
+            "name": _TEXT, "datatype": _DATATYPE, "shape": items(_COUNT),
+            "data": items({"type": ["number", "string", "boolean", "null"]},
+                          description="Flat, row-major; NaN and infinity are null."),
+            "parameters": record({"binary_data_size": _COUNT}),
+        }, optional=("data", "parameters")),
+        "oneOf": [{"required": ["data"]}, {"required": ["parameters"]}],
+    },
+    "InferResponse": record({
+        "model_name": _TEXT, "model_version": _TEXT, "id": _TEXT, "outputs": items(_ref("OutputTensor")),
+    }, optional=("id",)),
+    "ConfigTensor": record(
+        {"name": _TEXT, "data_type": {"type": "string", "pattern": "^TYPE_"}, "dims": items({"type": "integer"})}
+    ),
+    "ModelConfig": record({
+        "name": _TEXT, "platform": _TEXT, "backend": _TEXT, "max_batch_size": _COUNT,
+        "input": items(_ref("ConfigTensor")), "output": items(_ref("ConfigTensor")),
+        "instance_group": items(record({"name": _TEXT, "kind": _TEXT, "count": _COUNT})),
+        "parameters": {"type": "object", "additionalProperties": record({"string_value": _TEXT})},
+    }),
+    "Duration": record({"count": _COUNT, "ns": {**_COUNT, "description": "Nanoseconds in all."}}),
+    "InferStatistics": record({
+        name: _ref("Duration") for name in ("success", "fail", "queue", *_STAGES, "cache_hit", "cache_miss")
+    }),
+    "ModelStatistics": record({
+        "name": _TEXT, "version": _TEXT,
+        "last_inference": {**_COUNT, "description": "Milliseconds since 1970; 0: never."},
+        "inference_count": {**_COUNT, "description": "Rows."},
+        "execution_count": {**_COUNT, "description": "Runs of the model."},
+        "inference_stats": _ref("InferStatistics"),
+        "batch_stats": items(record({"batch_size": _COUNT, **{stage: _ref("Duration") for stage in _STAGES}})),
+        "memory_usage": items({"type": "object"}),
+    }),
+    "Statistics": record({"model_stats": items(_ref("ModelStatistics"))}),
+    "FeedbackItem": {
+        "description": "The true label, whether the prediction was right, or its error; for a request of several rows "
+                       "a list of one a row, null where it is not known.",
+        **record({
+            "id": {"type": "string", "description": "The penstock-prediction-id of the answer."},
+            "label": {}, "correct": {}, "error": {},
+        }, optional=("label", "correct", "error"), closed=False),
+        "oneOf": [{"required": [kind]} for kind in ("label", "correct", "error")],
+    },
+    "FeedbackBatch": items(_ref("FeedbackItem"), maxItems=MAX_BATCH),
+    "FeedbackCounts": record({"accepted": _COUNT, "rejected": record(dict.fromkeys(REASONS, _COUNT))}),
+    "IndexRequest": record(
+        {"ready": {**_FLAG, "description": "True: only what serves."}}, optional=("ready",), closed=False
+    ),
+    "IndexEntry": record({
+        "name": _TEXT, "version": {**_TEXT, "description": "Empty where no version is loaded."},
+        "state": {"type": "string", "enum": ["READY", "LOADING", "UNLOADING", "UNAVAILABLE"]}, "reason": _TEXT,
+    }),
+    "Index": items(_ref("IndexEntry")),
+    "LoadRequest": record({
+        "parameters": {"type": "object", "maxProperties": 0,
+                       "description": "A model is loaded as it lies in its folder: there are none."},
+    }, optional=("parameters",), closed=False),
+    "UnloadRequest": record({"parameters": _ref("Parameters")}, optional=("parameters",), closed=False),
+    "Nothing": record({}),
+}  # fmt: skip

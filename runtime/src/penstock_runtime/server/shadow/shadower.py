@@ -1,0 +1,211 @@
+"""Copies of answered requests, sent on and compared in the gaps between users' requests, never in their way."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import Counter, deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from penstock_runtime.engine.line import Ran
+from penstock_runtime.log import event, origin
+from penstock_runtime.protocol.binary_data import read_header_length
+from penstock_runtime.protocol.errors import ProtocolError
+from penstock_runtime.protocol.fit import InferRequest
+from penstock_runtime.server.forward.http_client import Response
+from penstock_runtime.server.forward.message import GRACE, MIN_RESPONSE, SHADOW, between, head_of
+from penstock_runtime.server.forward.share import Blocks
+from penstock_runtime.server.forward.target import NoAnswer, Target
+from penstock_runtime.server.http import Header
+from penstock_runtime.server.metrics import SHADOW_RESULTS, Metrics
+from penstock_runtime.server.serving import LENGTH_HEADER
+from penstock_runtime.server.shadow.compare import differing, read_answer
+from penstock_runtime.server.shadow.setting import Shadowing
+
+logger = logging.getLogger(__name__)
+
+# Copies under way at once, those that wait for it, and the bytes that these may hold.
+CONCURRENT = 4
+MAX_WAITING = 64
+MAX_WAITING_BYTES = 32 * 2**20
+# An answer of this size is compared in a thread.
+INLINE_BYTES = 2**17
+# Outputs that are told apart in the counts.
+MAX_NAMES = 64
+
+_NOT_COPIED = frozenset({b"content-encoding", b"accept-encoding", LENGTH_HEADER})
+
+
+@dataclass(slots=True)
+class Copy:
+    """A request as it was run, and the outputs it was answered with.
+
+    `metrics` are its model's, `url` is path and query as they came; the body is decompressed.
+    """
+
+    metrics: Metrics
+    url: bytes
+    headers: Sequence[Header]
+    body: bytes = b""
+    header_length: int | None = None
+    outputs: dict[str, np.ndarray[Any, Any]] = field(default_factory=dict)
+
+    def keep(self, request: InferRequest, ran: Ran) -> None:
+        """Keep the outputs that the answer is made of."""
+        self.outputs.update(zip(request.outputs, ran.outputs, strict=False))
+
+    @property
+    def bytes_held(self) -> int:
+        """How much memory it keeps."""
+        return len(self.body) + sum(array.nbytes for array in self.outputs.values())
+
+
+class _Active(NamedTuple):
+    """A setting at work."""
+
+    setting: Shadowing
+    # By model, so that each has the fraction of its own requests.
+    blocks: dict[str, Blocks]
+    target: Target
+    counts: Counter[str]
+    disagreements: Counter[str]
+    reasons: Counter[str]
+
+
+class Shadower:
+    """Shadows as it is told. All calls come from the event loop."""
+
+    def __init__(self, max_body_bytes: int, timeout: float) -> None:
+        """Answers have at most `max_body_bytes`, if that is much; a copy has `timeout` seconds."""
+        self._max_response = max(MIN_RESPONSE, max_body_bytes)
+        self._seconds = timeout + GRACE
+        self._active: _Active | None = None
+        self._waiting: deque[tuple[_Active, Copy, int]] = deque()
+        self._waiting_bytes = 0
+        self._workers: set[asyncio.Task[None]] = set()
+
+    @property
+    def active(self) -> bool:
+        """Whether there is a setting, so that answered requests must be offered."""
+        return self._active is not None
+
+    @property
+    def setting(self) -> Shadowing | None:
+        """What is in force."""
+        return None if self._active is None else self._active.setting
+
+    def apply(self, setting: Shadowing | None) -> None:
+        """Put `setting` in force; copies that wait are dropped, uncounted."""
+        before = self._active
+        self._waiting.clear()
+        self._waiting_bytes = 0
+        if setting is None:
+            self._active = None
+        else:
+            same = before is not None and before.setting.to == setting.to
+            target = (
+                before.target if before is not None and same else Target(setting.to, self._max_response, CONCURRENT)
+            )
+            self._active = _Active(setting, {}, target, Counter(), Counter(), Counter())
+        if before is not None and (self._active is None or self._active.target is not before.target):
+            before.target.close()
+
+    def counts(self) -> dict[str, Any]:
+        """Return what became of copies since the setting is in force, and the state of the target."""
+        active = self._active
+        if active is None:
+            return {}
+        return {
+            "counts": {name: active.counts[name] for name in ("seen", *SHADOW_RESULTS, "dropped")},
+            "disagreements": dict(active.disagreements),
+            "error_reasons": dict(active.reasons),
+            "waiting": len(self._waiting),
+            "target": active.target.describe(),
+        }
+
+    def close(self) -> None:
+        """End what is under way, and close all connections."""
+        for worker in self._workers:
+            worker.cancel()
+        if self._active is not None:
+            self._active.target.abort()
+            self._active = None
+
+    def offer(self, copy: Copy) -> None:
+        """Take an answered request that may be of the fraction; it is dropped where too many wait."""
+        active = self._active
+        if active is None:
+            return
+        active.counts["seen"] += 1
+        name = copy.metrics.model
+        blocks = active.blocks.get(name) or active.blocks.setdefault(name, Blocks(active.setting.fraction))
+        if not blocks.take():
+            return
+        size = copy.bytes_held
+        if len(self._waiting) >= MAX_WAITING or self._waiting_bytes + size > MAX_WAITING_BYTES:
+            active.counts["dropped"] += 1
+            copy.metrics.shadow_dropped += 1
+            return
+        self._waiting.append((active, copy, size))
+        self._waiting_bytes += size
+        if len(self._workers) < CONCURRENT:
+            worker = asyncio.get_running_loop().create_task(self._work())
+            self._workers.add(worker)
+            worker.add_done_callback(self._workers.discard)
+
+    async def _work(self) -> None:
+        while self._waiting:
+            active, copy, size = self._waiting.popleft()
+            self._waiting_bytes -= size
+            try:
+                result = await self._compare(active, copy)
+            except Exception as error:  # noqa: BLE001 - a copy must not end the worker, whatever came back
+                event(logger, "a shadow's answer could not be compared", level=logging.ERROR,
+                      error=type(error).__name__, where=origin(error))  # fmt: skip
+                result = _error(active, "unexpected")
+            active.counts[result] += 1
+            copy.metrics.shadow_pairs[result] += 1
+
+    async def _compare(self, active: _Active, copy: Copy) -> str:
+        try:
+            response = await active.target.exchange((_head(copy, active.target), copy.body), self._seconds)
+        except NoAnswer as failure:
+            return _error(active, failure.reason)
+        except TimeoutError:
+            return _error(active, "timeout")
+        if response.status != 200:
+            return _error(active, f"status {response.status}")
+        try:
+            if len(response.body) <= INLINE_BYTES:
+                names = _differing(copy, response, active.setting)
+            else:
+                names = await asyncio.to_thread(_differing, copy, response, active.setting)
+        except (ValueError, ProtocolError):
+            return _error(active, "unreadable")
+        for name in names:
+            if name in active.disagreements or len(active.disagreements) < MAX_NAMES:
+                active.disagreements[name] += 1
+        return "disagree" if names else "agree"
+
+
+def _error(active: _Active, reason: str) -> str:
+    active.reasons[reason] += 1
+    return "error"
+
+
+def _differing(copy: Copy, response: Response, setting: Shadowing) -> list[str]:
+    length = dict(response.headers).get(LENGTH_HEADER)
+    theirs = read_answer(response.body, None if length is None else read_header_length(length))
+    return differing(copy.outputs, theirs, setting)
+
+
+def _head(copy: Copy, target: Target) -> bytes:
+    headers: list[Header] = [h for h in between(copy.headers) if h[0] not in _NOT_COPIED]
+    headers.append((SHADOW, b"1"))
+    if copy.header_length is not None:
+        headers.append((LENGTH_HEADER, b"%d" % copy.header_length))
+    return head_of(copy.url, target, headers, len(copy.body))

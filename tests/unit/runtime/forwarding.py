@@ -1,0 +1,38 @@
+"""What tests of forwarding share: telling a server, asking it, and targets that are ended with the test."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tests.unit.runtime.process import Reply, Server, call
+from tests.unit.runtime.scrape import sample
+from tests.unit.runtime.targets import Script, Target
+
+NONE = {"ok": 0, "client_error": 0, "server_error": 0, "rejected": 0, "timeout": 0}
+
+
+def url(server: Server) -> str:
+    return f"http://127.0.0.1:{server.http_port}"
+
+
+def tell(server: Server, **setting: object) -> Reply:
+    return call(server.admin_port, "PUT", "/v2/forward", setting)
+
+
+def told(server: Server) -> dict[str, Any]:
+    state: dict[str, Any] = call(server.admin_port, "GET", "/v2/forward").json
+    return state
+
+
+def forwarded(server: Server) -> dict[str, float]:
+    return {name: sample(server, "penstock_forwarded_total", result=name)
+            for name in ("forwarded", "fallback", "timeout")}  # fmt: skip
+
+
+def start_target(targets: list[Target], script: Script, **more: Any) -> Target:
+    targets.append(Target(script, **more))
+    return targets[-1]
+
+
+def never(*_: object) -> bool:
+    return True

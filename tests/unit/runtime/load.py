@@ -1,0 +1,67 @@
+"""Load from one thread, quicker than the standard library's client: whole requests over kept connections."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from penstock_runtime.server.forward.http_client import Connection
+from tests.unit.runtime.process import SETOSA, iris_request
+
+BODY = json.dumps(iris_request(SETOSA)).encode()
+
+
+async def until(condition: Callable[[], bool], seconds: float = 60.0) -> None:
+    """Wait until `condition` holds; TimeoutError if it does not."""
+    async with asyncio.timeout(seconds):
+        while not condition():  # noqa: ASYNC110 - what is waited for is not always an event
+            await asyncio.sleep(0.01)
+
+
+@dataclass
+class Load:
+    """Clients of one server; `answers` counts by revision, `failures` has all that was no 200."""
+
+    port: int
+    answers: Counter[str] = field(default_factory=Counter)
+    failures: list[str] = field(default_factory=list)
+    slowest: float = 0.0
+    left: int = 0
+
+    async def run(self, count: int, clients: int = 16) -> None:
+        """Make `count` requests."""
+        self.left += count
+        await asyncio.gather(*(self._client() for _ in range(clients)))
+
+    async def stop(self, running: asyncio.Task[None]) -> None:
+        """Let those under way end, and begin no more."""
+        self.left = 0
+        await running
+
+    async def reach(self, more: int) -> None:
+        """Wait for so many further answers."""
+        goal = self.answers.total() + more
+        await until(lambda: self.answers.total() >= goal)
+
+    async def _client(self) -> None:
+        loop = asyncio.get_running_loop()
+        request = b"POST /v2/models/m/infer HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n%b" % (len(BODY), BODY)
+        connection = Connection(2**20, lambda _: None)
+        await loop.create_connection(lambda: connection, "127.0.0.1", self.port)
+        while self.left > 0:
+            self.left -= 1
+            begun = loop.time()
+            try:
+                response = await connection.exchange((request,))
+            except Exception as error:  # noqa: BLE001 - whatever it is, it is a failed request
+                self.failures.append(repr(error))
+                return
+            self.slowest = max(self.slowest, loop.time() - begun)
+            if response.status == 200:
+                self.answers[dict(response.headers)[b"penstock-revision"].decode()] += 1
+            else:
+                self.failures.append(f"{response.status} {response.body!r}")
+        connection.close()
