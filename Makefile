@@ -27,6 +27,9 @@ fuzz:  ## a million inputs through the server (INPUTS, SEED), then its decoders 
 e2e:  ## end-to-end tests on a kind cluster (brings it up)
 	@e2e/run
 
+bench-server:  ## the model server beside others, a quarter of an hour (BENCH=quick; CASES="iris-json conv"; PROFILE=iris-json-64)
+	@bench/server/run $(if $(filter quick,$(BENCH)),--quick) $(if $(CASES),--cases "$(CASES)") $(if $(PROFILE),--profile $(PROFILE))
+
 check:  ## format, lint, types, import contracts, generated files, chart
 	@dev/check
 
@@ -48,4 +51,4 @@ kubeconfig:  ## print the path of the cluster's kubeconfig
 down:  ## remove the cluster
 	@e2e/cluster/down
 
-.PHONY: help demo test browser-test conformance fuzz e2e check generate format lock up kubeconfig down
+.PHONY: help demo test browser-test conformance fuzz e2e bench-server check generate format lock up kubeconfig down

@@ -1,0 +1,1 @@
+"""Benchmarks: what Penstock is measured against, and how."""

@@ -1,0 +1,1 @@
+"""Penstock's model server beside others, on one core, in one run: `make bench-server`."""
