@@ -24,6 +24,7 @@ from penstock_runtime.server.http import (
     require_method,
     unexpected,
 )
+from penstock_runtime.server.measured import Measured, find_model
 from penstock_runtime.server.openapi.admin_port import admin_document
 from penstock_runtime.server.repository.repository import Repository
 from penstock_runtime.server.settings import SettingsError
@@ -38,21 +39,12 @@ _REPOSITORY_PATH = re.compile(r"/v2/repository/models/([^/]+)/(load|unload)")
 _NO_CONTROL = "this server's models cannot be exchanged; it would have to be started with --model-control explicit"
 
 
-class AdminApp:
-    """POST /v2/models/{model}/feedback, /v2/repository/index, /v2/repository/models/{model}/load and /unload.
+class FeedbackApp:
+    """POST /v2/models/{model}/feedback; GET, PUT and DELETE of what is told."""
 
-    And GET, PUT and DELETE of what is told.
-    """
-
-    def __init__(
-        self, repository: Repository, model_control: bool, told: Mapping[str, Told[Any]] = MappingProxyType({})
-    ) -> None:
-        """Take feedback for the models of `repository`, and with `model_control` commands on it.
-
-        `told` are settings by name, each at /v2/{name}.
-        """
-        self._repository = repository
-        self._model_control = model_control
+    def __init__(self, models: Mapping[str, Measured], told: Mapping[str, Told[Any]]) -> None:
+        """Take feedback for `models`. `told` are settings by name, each at /v2/{name}."""
+        self._models = models
         self._told = {f"/v2/{name}": each for name, each in told.items()}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -72,16 +64,34 @@ class AdminApp:
         path = scope["path"]
         if (told := self._told.get(path)) is not None:
             return await told.answer(scope, receive)
+        if (match := _FEEDBACK_PATH.fullmatch(path)) is not None:
+            model = find_model(self._models, match[1])
+            require_method(scope, "POST")
+            if model.intake is None:
+                raise Unavailable("the model is not loaded yet")
+            return await model.intake.take(await read_body(dict(scope["headers"]), receive, MAX_FEEDBACK_BYTES))
+        return await self._answer_rest(path, scope, receive)
+
+    async def _answer_rest(self, path: str, scope: Scope, receive: Receive) -> Any:
+        raise not_found(path)
+
+
+class AdminApp(FeedbackApp):
+    """And POST /v2/repository/index, /v2/repository/models/{model}/load and /unload."""
+
+    def __init__(
+        self, repository: Repository, model_control: bool, told: Mapping[str, Told[Any]] = MappingProxyType({})
+    ) -> None:
+        """Take feedback for the models of `repository`, and with `model_control` commands on it."""
+        super().__init__(repository.models, told)
+        self._repository = repository
+        self._model_control = model_control
+
+    async def _answer_rest(self, path: str, scope: Scope, receive: Receive) -> Any:
         headers = dict(scope["headers"])
         if path == "/openapi.json":
             require_method(scope, "GET", "HEAD")
             return admin_document(self._repository)
-        if (match := _FEEDBACK_PATH.fullmatch(path)) is not None:
-            model = self._repository.known(match[1])
-            require_method(scope, "POST")
-            if model.intake is None:
-                raise Unavailable("the model is not loaded yet")
-            return await model.intake.take(await read_body(headers, receive, MAX_FEEDBACK_BYTES))
         if path == "/v2/repository/index":
             require_method(scope, "POST")
             body = _read_object(await read_body(headers, receive, MAX_REQUEST_BYTES))

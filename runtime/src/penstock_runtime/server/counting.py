@@ -3,36 +3,43 @@
 from __future__ import annotations
 
 import time
+from typing import Generic, Protocol
 
 from penstock_runtime.protocol.errors import Overloaded, ProtocolError
 from penstock_runtime.server.http import unexpected
+from penstock_runtime.server.measured import M
 from penstock_runtime.server.metrics import outcome_of
 from penstock_runtime.server.observing.observed import OBSERVED
 from penstock_runtime.server.repository.model import Model
-from penstock_runtime.server.repository.repository import Repository
 from penstock_runtime.server.serving import Serving
 
 
-class Counted:
+class InFlight(Protocol):
+    """Who knows how many requests are under way."""
+
+    in_flight: int
+
+
+class Counted(Generic[M]):
     """A request from its arrival to its end. Exactly one of the outcomes is counted, by `end`.
 
     `outcome` None: another server has answered and counted it, and this revision is not judged by what another
     one says.
     """
 
-    __slots__ = ("_repository", "model", "outcome", "serving", "shadow", "start")
+    __slots__ = ("_process", "model", "outcome", "serving", "shadow", "start")
 
-    def __init__(self, repository: Repository, model: Model, start: float, *, shadow: bool = False) -> None:
+    def __init__(self, process: InFlight, model: M, start: float, *, shadow: bool = False) -> None:
         """`start`: perf_counter() when it came. `shadow`: it is a copy, counted apart from users' requests."""
-        self._repository = repository
+        self._process = process
         self.model = model
         self.serving: Serving | None = None
         self.start = start
         self.shadow = shadow
         self.outcome: str | None = "server_error"
-        repository.in_flight += 1
+        process.in_flight += 1
 
-    def admit(self, version: str | None) -> Serving:
+    def admit(self: Counted[Model], version: str | None) -> Serving:
         """Return what answers it; raises ProtocolError: 404, 503, or 429 where too many are under way."""
         serving = self.serving = self.model.find(version)
         serving.in_flight += 1
@@ -51,7 +58,7 @@ class Counted:
         """Count it."""
         seconds = time.perf_counter() - self.start
         serving, metrics = self.serving, self.model.metrics
-        self._repository.in_flight -= 1
+        self._process.in_flight -= 1
         if serving is not None:
             serving.in_flight -= 1
         if self.outcome is None:

@@ -122,7 +122,7 @@ class Direct:
         else:
             self._offer(counted, exchange)
 
-    async def _later(self, answer: Coroutine[Any, Any, Answer], counted: Counted, exchange: Exchange) -> None:
+    async def _later(self, answer: Coroutine[Any, Any, Answer], counted: Counted[Model], exchange: Exchange) -> None:
         try:
             send_answer(exchange, await answer)
             counted.outcome = "ok"
@@ -138,7 +138,7 @@ class Direct:
             counted.end()
         self._offer(counted, exchange)
 
-    def _offer(self, counted: Counted, exchange: Exchange) -> None:
+    def _offer(self, counted: Counted[Model], exchange: Exchange) -> None:
         if exchange.copy is not None and self._shadower is not None and counted.outcome == "ok":
             self._shadower.offer(exchange.copy)
 

@@ -17,6 +17,7 @@ from penstock_runtime.server.admin_app import AdminApp
 from penstock_runtime.server.app import DataApp
 from penstock_runtime.server.config_dir import ConfigDir
 from penstock_runtime.server.direct import Direct
+from penstock_runtime.server.draining import drain
 from penstock_runtime.server.feedback.keys import Keys
 from penstock_runtime.server.listener import Listener
 from penstock_runtime.server.metrics_app import MetricsApp
@@ -71,7 +72,7 @@ class Process:
             for app, name, port, short in (
                 (data, "http", ports[0], direct),
                 (guarded, "admin", ports[1], None),
-                (MetricsApp(self._repository), "metrics", ports[2], None),
+                (MetricsApp(self._repository.models), "metrics", ports[2], None),
             ):
                 bound = socket.socket(fileno=port) if settings.worker else bind(settings.host, port)
                 # The supervisor asks its workers by loopback, and speaks TLS for them.
@@ -174,16 +175,10 @@ class Process:
         settings, repository = self._settings, self._repository
         repository.draining = True
         self._health_changed()
-        event(logger, "draining", grace_seconds=settings.drain_seconds, in_flight=self._in_flight)
-        await asyncio.sleep(settings.drain_seconds)
-        loop = asyncio.get_running_loop()
-        data, *others = self._listeners
-        deadline = loop.time() + settings.shutdown_seconds
-        stopping = [data.stop(deadline)] if self._grpc is None else [data.stop(deadline), self._grpc.stop(deadline)]
-        finished = all(await asyncio.gather(*stopping))
-        for listener in others:
-            await listener.stop(loop.time() + 1.0)
-        event(logger, "stopped", finished=finished, cut_off=0 if finished else self._in_flight)
+        stops = () if self._grpc is None else (self._grpc.stop,)
+        finished = await drain(
+            self._listeners, settings.drain_seconds, settings.shutdown_seconds, lambda: self._in_flight, stops
+        )
         return finished and repository.pending == 0
 
     @property

@@ -113,9 +113,16 @@ def add_arguments(parser: ArgumentParser) -> None:
                         help="processes that share the ports, for models too small for threads")  # fmt: skip
     parser.add_argument("--worker", help=SUPPRESS)  # what a process is told that is one of them
     parser.add_argument("--model-name", help="name in URLs (default: $PENSTOCK_MODEL, else the file's or folder's)")
+    parser.add_argument("--grpc-port", type=int, default=9000, help="inference and health over gRPC; -1: none")
+    add_process_arguments(parser)
+    observing.add_arguments(parser)
+    add_domains_argument(parser)
+
+
+def add_process_arguments(parser: ArgumentParser) -> None:
+    """Declare the options of every process with these ports, whoever answers behind them."""
     parser.add_argument("--host", help="address to listen on (default: every address)")
     parser.add_argument("--http-port", type=int, default=8080, help="inference and health")
-    parser.add_argument("--grpc-port", type=int, default=9000, help="inference and health over gRPC; -1: none")
     parser.add_argument("--admin-port", type=int, default=9091, help="feedback")
     parser.add_argument("--metrics-port", type=int, default=9090, help="GET /metrics")
     parser.add_argument("--config-dir", type=Path, default=Path("/etc/penstock/revision"),
@@ -129,8 +136,6 @@ def add_arguments(parser: ArgumentParser) -> None:
                         help="after that: seconds to finish what is in flight")  # fmt: skip
     parser.add_argument("--termination-log", type=Path, help="file for the reason of a failed start")
     security.add_arguments(parser)
-    observing.add_arguments(parser)
-    add_domains_argument(parser)
 
 
 def add_domains_argument(parser: ArgumentParser) -> None:

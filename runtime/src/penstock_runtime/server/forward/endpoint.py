@@ -20,10 +20,11 @@ MAX_IDLE = 30.0
 class Endpoint:
     """An address (host is numeric) with a circuit breaker. Times are the loop's, in seconds."""
 
-    __slots__ = ("_closed", "_failures", "_idle", "_paused_until", "_probing", "_succeeded", "host", "port")
+    __slots__ = ("_closed", "_failures", "_idle", "_paused_until", "_pauses", "_probing", "_succeeded", "host", "port")
 
-    def __init__(self, host: str, port: int) -> None:
-        """Nothing is connected yet."""
+    def __init__(self, host: str, port: int, *, pauses: bool = True) -> None:
+        """Nothing is connected yet. `pauses`: whether it is left alone after a failure."""
+        self._pauses = pauses
         self.host = host
         self.port = port
         # With the times at which each was put back.
@@ -49,7 +50,7 @@ class Endpoint:
 
         Who is admitted must call one of `succeed`, `fail` and `leave`.
         """
-        if not self._failures:
+        if not self._failures or not self._pauses:
             return True
         if self._probing or now < self._paused_until:
             return False
@@ -74,6 +75,8 @@ class Endpoint:
             # It is known already, as many fail at once when a server dies; or others fared better meanwhile.
             return False
         self._failures += 1
+        if not self._pauses:
+            return self._failures == 1
         pause = min(LONGEST_PAUSE, FIRST_PAUSE * 2.0 ** min(self._failures - 1, 10))
         self._paused_until = now + pause * random.uniform(0.75, 1.25)  # noqa: S311
         return self._failures == 1

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
+from penstock_runtime.server.forward.http_client import Response
 from penstock_runtime.server.forward.target import Target
-from penstock_runtime.server.http import Header, Scope
+from penstock_runtime.server.http import Header, Scope, Send
 
 # Marks of requests that their receiver answers itself, whatever it is told.
 FORWARDED = b"penstock-forwarded"
@@ -45,8 +46,25 @@ def head_of(url: bytes, target: Target, headers: Sequence[Header], length: int) 
 
     A version in the path is left out: it numbers what lies in one revision, and the target has its own.
     """
-    start = (_VERSION.sub(b"", url, count=1), target.authority, length)
-    lines = [b"POST %b HTTP/1.1\r\nhost: %b\r\ncontent-length: %d\r\n" % start]
+    return request_head(b"POST", _VERSION.sub(b"", url, count=1), target, headers, length)
+
+
+def request_head(method: bytes, url: bytes, target: Target, headers: Iterable[Header], length: int) -> bytes:
+    """Return the head of any request to `target`, with `headers` and a body of `length` bytes."""
+    start = (method, url, target.authority, length)
+    lines = [b"%b %b HTTP/1.1\r\nhost: %b\r\ncontent-length: %d\r\n" % start]
     lines += [b"%b: %b\r\n" % header for header in headers]
     lines.append(b"\r\n")
     return b"".join(lines)
+
+
+async def hand_back(
+    send: Send, response: Response, extra: Iterable[Header], leave_out: frozenset[bytes] = frozenset()
+) -> None:
+    """Send `response` on byte for byte, with the headers `extra`, and without those named in `leave_out`."""
+    headers = [header for header in between(response.headers) if header[0] not in leave_out]
+    if response.status not in (204, 304):
+        headers.append((b"content-length", b"%d" % len(response.body)))
+    headers += extra
+    await send({"type": "http.response.start", "status": response.status, "headers": headers})
+    await send({"type": "http.response.body", "body": response.body})

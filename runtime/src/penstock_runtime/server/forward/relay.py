@@ -9,8 +9,16 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from penstock_runtime.protocol.errors import TimedOut
-from penstock_runtime.server.forward.http_client import Response
-from penstock_runtime.server.forward.message import FORWARDED, GRACE, MIN_RESPONSE, SHADOW, between, head_of, url_of
+from penstock_runtime.server.forward.message import (
+    FORWARDED,
+    GRACE,
+    MIN_RESPONSE,
+    SHADOW,
+    between,
+    hand_back,
+    head_of,
+    url_of,
+)
 from penstock_runtime.server.forward.setting import Forwarding
 from penstock_runtime.server.forward.share import Blocks, Sticky
 from penstock_runtime.server.forward.target import NoAnswer, Target
@@ -27,6 +35,9 @@ from penstock_runtime.server.http import (
     read_body,
 )
 from penstock_runtime.server.metrics import Metrics
+
+# Answers that say there is none: too many requests, a proxy that got none, a server that does not serve.
+_NO_ANSWER = frozenset((429, 502, 503))
 
 
 class Route(NamedTuple):
@@ -140,11 +151,11 @@ class Forwarder:
             # The target learns it from its connection, and counts it.
             _count(route, metrics, "forwarded")
             return None
-        if response.status in (429, 503):
+        if response.status in _NO_ANSWER:
             return _fall_back(route, metrics, "refused", body, receive)
         _count(route, metrics, "forwarded")
         metrics.forward_seconds.observe(time.perf_counter() - start)
-        await _hand_back(send, response, extra)
+        await hand_back(send, response, extra)
         return None
 
 
@@ -169,12 +180,3 @@ def _again(body: bytes, receive: Receive) -> Receive:
         return await receive()
 
     return replay
-
-
-async def _hand_back(send: Send, response: Response, extra: Sequence[Header]) -> None:
-    headers = between(response.headers)
-    if response.status not in (204, 304):
-        headers.append((b"content-length", b"%d" % len(response.body)))
-    headers += extra
-    await send({"type": "http.response.start", "status": response.status, "headers": headers})
-    await send({"type": "http.response.body", "body": response.body})

@@ -17,6 +17,8 @@ logger = logging.getLogger(__name__)
 
 # Seconds. Within a cluster a connection takes a millisecond; who waits longer is better served here.
 CONNECT_SECONDS = 0.25
+# The same where there is nobody else.
+ONLY_CONNECT_SECONDS = 2.0
 # Seconds between two resolutions of a name, and the most that one may take.
 RESOLVE_SECONDS = 5.0
 SWEEP_SECONDS = 10.0
@@ -38,8 +40,16 @@ class NoAnswer(Exception):  # noqa: N818
 class Target:
     """Where requests are sent. All calls come from the event loop it was made on."""
 
-    def __init__(self, address: Address, max_response: int, max_connections: int = MAX_CONNECTIONS) -> None:
-        """Start resolving; at most `max_connections` are open, answers have at most `max_response` bytes."""
+    def __init__(
+        self, address: Address, max_response: int, max_connections: int = MAX_CONNECTIONS, *, only: bool = False
+    ) -> None:
+        """Start resolving; at most `max_connections` are open, answers have at most `max_response` bytes.
+
+        `only`: nobody else can answer its requests. So each is tried, whatever became of those before, a connection
+        has longer, and failures are not logged here.
+        """
+        self._only = only
+        self._connect_seconds = ONLY_CONNECT_SECONDS if only else CONNECT_SECONDS
         self.address = address
         # What the header Host says.
         self.authority = address.authority.encode()
@@ -53,7 +63,7 @@ class Target:
         self._resolve_at = 0.0
         self._unresolved = False
         if address.is_literal:
-            self._endpoints = [Endpoint(address.host, address.port)]
+            self._endpoints = [Endpoint(address.host, address.port, pauses=not only)]
             self._resolve_at = float("inf")
         self._resolve_if_due()
         self._sweeper = self._loop.call_later(SWEEP_SECONDS, self._sweep)
@@ -111,7 +121,7 @@ class Target:
         except BaseException:
             endpoint.leave()
             raise
-        if endpoint.succeed(self._loop.time()):
+        if endpoint.succeed(self._loop.time()) and not self._only:
             event(logger, "the target answers again", target=str(self.address), address=endpoint.host)
         return response
 
@@ -119,7 +129,7 @@ class Target:
         """Return the next address that is worth trying; raises NoAnswer."""
         self._resolve_if_due()
         if not self._endpoints and self._resolving is not None and not self._unresolved:
-            await asyncio.wait((self._resolving,), timeout=CONNECT_SECONDS)
+            await asyncio.wait((self._resolving,), timeout=self._connect_seconds)
             self._unresolved = not self._endpoints
         now = self._loop.time()
         for _ in self._endpoints:
@@ -136,7 +146,7 @@ class Target:
         connection = Connection(self._max_response, self._connections.discard)
         self._connections.add(connection)
         try:
-            async with asyncio.timeout(CONNECT_SECONDS):
+            async with asyncio.timeout(self._connect_seconds):
                 await self._loop.create_connection(lambda: connection, endpoint.host, endpoint.port)
         except (OSError, TimeoutError) as error:
             self._connections.discard(connection)
@@ -149,7 +159,7 @@ class Target:
         return connection
 
     def _failed(self, endpoint: Endpoint, reason: str, begun: float | None = None) -> None:
-        if endpoint.fail(self._loop.time(), begun):
+        if endpoint.fail(self._loop.time(), begun) and not self._only:
             event(logger, "the target gives no answer; its requests are answered here", level=logging.WARNING,
                   target=str(self.address), address=endpoint.host, reason=reason)  # fmt: skip
 
@@ -175,7 +185,9 @@ class Target:
         self._unresolved = False
         known = {endpoint.host: endpoint for endpoint in self._endpoints}
         hosts = dict.fromkeys(str(info[4][0]) for info in found[:MAX_ADDRESSES])
-        self._endpoints = [known.pop(each) if each in known else Endpoint(each, port) for each in hosts]
+        self._endpoints = [
+            known.pop(each) if each in known else Endpoint(each, port, pauses=not self._only) for each in hosts
+        ]
         for gone in known.values():
             gone.close()
 

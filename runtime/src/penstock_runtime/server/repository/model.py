@@ -7,29 +7,23 @@ from pathlib import Path
 from typing import Literal
 
 from penstock_runtime.protocol.errors import ProtocolError, Unavailable
-from penstock_runtime.server.feedback.intake import Intake
-from penstock_runtime.server.feedback.tally import Tally
-from penstock_runtime.server.metrics import Metrics
+from penstock_runtime.server.measured import Measured
 from penstock_runtime.server.serving import Serving
 
 State = Literal["READY", "LOADING", "UNLOADING", "UNAVAILABLE"]
 
 
 @dataclass(eq=False)
-class Model:
+class Model(Measured):
     """A model that the server knows, loaded or not.
 
     `versions` rise; the highest answers where a request names none. `intake` is None until the model was loaded
     once. Without a `wanted` one the server is not ready. `state` and `reason` are what the protocol's index shows.
     """
 
-    name: str
     path: Path
-    metrics: Metrics
-    tally: Tally
     versions: dict[str, Serving] = field(default_factory=dict)
     current: Serving | None = None
-    intake: Intake | None = None
     wanted: bool = False
     state: State = "UNAVAILABLE"
     reason: str = "the model was never loaded"

@@ -17,6 +17,7 @@ from penstock_runtime.server.feedback.intake import Intake
 from penstock_runtime.server.feedback.keys import Keys
 from penstock_runtime.server.feedback.ledger import Ledger
 from penstock_runtime.server.feedback.tally import Tally
+from penstock_runtime.server.measured import find_model
 from penstock_runtime.server.metrics import Metrics
 from penstock_runtime.server.repository.judging import Judging
 from penstock_runtime.server.repository.loading import load_version
@@ -86,10 +87,7 @@ class Repository:
 
     def known(self, name: str) -> Model:
         """Return the model, loaded or not; raises the 404."""
-        model = self.models.get(name)
-        if model is None:
-            raise ProtocolError(f"unknown model '{name[:80]}'; this server has {self._names()}", status=404)
-        return model
+        return find_model(self.models, name)
 
     async def load_all(self) -> None:
         """Load every model; raises ModelLoadError or SettingsError at the first that cannot be."""
@@ -176,7 +174,7 @@ class Repository:
     def _add(self, name: str, path: Path) -> None:
         revision = self._settings.revision
         self._issuers[name] = Issuer(self._keys, revision, self._cohort, name)
-        self.models[name] = Model(name, path, Metrics(name, revision), Tally(name, revision, self._cohort))
+        self.models[name] = Model(name, Metrics(name, revision), Tally(name, revision, self._cohort), path)
 
     def _forget(self, model: Model) -> None:
         del self.models[model.name], self._issuers[model.name]
@@ -194,9 +192,6 @@ class Repository:
     def _refuse_if_draining(self) -> None:
         if self.draining:
             raise ProtocolError("the server is shutting down", status=503)
-
-    def _names(self) -> str:
-        return ", ".join(f"'{name}'" for name in list(self.models)[:20]) or "none"
 
     async def _load(self, model: Model) -> None:
         before = model.state
