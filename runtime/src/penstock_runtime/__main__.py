@@ -1,4 +1,4 @@
-"""The command line: `penstock-runtime serve`, `inspect`, `bench` and `fetch`."""
+"""The command line: `penstock-runtime serve`, `agent`, `inspect`, `bench` and `fetch`."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(dest="command", required=True)
     serve = commands.add_parser("serve", help="serve a model")
+    agent = commands.add_parser("agent", help="stand in front of another server, and measure its model")
     inspect = commands.add_parser("inspect", help="tell what a model file is, without loading it")
     bench = commands.add_parser("bench", help="measure how fast a server of the Open Inference Protocol answers")
     fetch = commands.add_parser("fetch", help="bring a model's files into a folder, verified")
@@ -26,7 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     # Each command imports its own: serving must not pay for the fetcher's libraries, nor the reverse.
     if command == "serve":
         from penstock_runtime.server import settings
-        from penstock_runtime.server.lifecycle import fail
+        from penstock_runtime.server.ending import fail
         from penstock_runtime.server.lifecycle import serve as run_server
 
         settings.add_arguments(serve)
@@ -37,9 +38,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         try:
             configured = settings.read_settings(args, os.environ)
         except settings.SettingsError as error:
-            fail(args.termination_log, "InvalidConfiguration", str(error))
+            fail(args.termination_log, error)
             return 1
         return run_server(configured, arguments)
+    if command == "agent":
+        from penstock_runtime.server.agent import command as agent_command
+
+        agent_command.add_arguments(agent)
+        return agent_command.run(parser.parse_args(arguments))
     if command == "inspect":
         from penstock_runtime.inspection import command as inspect_command
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import orjson
 
@@ -26,9 +26,11 @@ from penstock_runtime.server.http import (
 )
 from penstock_runtime.server.measured import Measured, find_model
 from penstock_runtime.server.openapi.admin_port import admin_document
-from penstock_runtime.server.repository.repository import Repository
 from penstock_runtime.server.settings import SettingsError
 from penstock_runtime.server.told import Told
+
+if TYPE_CHECKING:
+    from penstock_runtime.server.repository.repository import Repository
 
 # 10,000 items of an id of some 100 bytes and a label, with room to spare.
 MAX_FEEDBACK_BYTES = 16 * 2**20

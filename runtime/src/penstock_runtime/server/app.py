@@ -19,6 +19,7 @@ from penstock_runtime.server.forward.relay import Forwarder
 from penstock_runtime.server.http import (
     CLOSE,
     GONE,
+    LENGTH_HEADER,
     STARTED,
     TASK,
     Disconnected,
@@ -36,7 +37,7 @@ from penstock_runtime.server.http import (
 from penstock_runtime.server.openapi.data_port import data_document
 from penstock_runtime.server.repository.model import Model
 from penstock_runtime.server.repository.repository import Repository
-from penstock_runtime.server.serving import LENGTH_HEADER, Answer, Serving
+from penstock_runtime.server.serving import Answer, Serving
 from penstock_runtime.server.shadow.shadower import Copy, Shadower
 
 _EXTENSIONS = ("binary_tensor_data", "model_configuration", "statistics")

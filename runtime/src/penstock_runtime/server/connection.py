@@ -9,16 +9,18 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable
 from time import perf_counter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from penstock_runtime.server.direct import Direct
 from penstock_runtime.server.forward.message import SHADOW
-from penstock_runtime.server.forward.relay import Route
 from penstock_runtime.server.http import GONE, ROUTE, STARTED, TASK, bad_request
-from penstock_runtime.server.repository.model import Model
-from penstock_runtime.server.shadow.shadower import Copy
+
+if TYPE_CHECKING:
+    from penstock_runtime.server.direct import Direct
+    from penstock_runtime.server.forward.relay import Route
+    from penstock_runtime.server.repository.model import Model
+    from penstock_runtime.server.shadow.shadower import Copy
 
 
 class _Event:

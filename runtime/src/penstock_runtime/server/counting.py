@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import time
-from typing import Generic, Protocol
+from typing import TYPE_CHECKING, Generic, Protocol
 
 from penstock_runtime.protocol.errors import Overloaded, ProtocolError
 from penstock_runtime.server.http import unexpected
 from penstock_runtime.server.measured import M
 from penstock_runtime.server.metrics import outcome_of
 from penstock_runtime.server.observing.observed import OBSERVED
-from penstock_runtime.server.repository.model import Model
-from penstock_runtime.server.serving import Serving
+
+if TYPE_CHECKING:
+    from penstock_runtime.server.repository.model import Model
+    from penstock_runtime.server.serving import Serving
 
 
 class InFlight(Protocol):

@@ -22,10 +22,10 @@ from penstock_runtime.server.app import compress_answer, read_binary_header, rev
 from penstock_runtime.server.compression import MIN_COMPRESSED, too_large
 from penstock_runtime.server.counting import Counted
 from penstock_runtime.server.forward.relay import Forwarder, Route
-from penstock_runtime.server.http import JSON_TYPE, Header, headers_of_error
+from penstock_runtime.server.http import JSON_TYPE, LENGTH_HEADER, Header, headers_of_error
 from penstock_runtime.server.repository.model import Model
 from penstock_runtime.server.repository.repository import Repository
-from penstock_runtime.server.serving import LENGTH_HEADER, Answer, Serving
+from penstock_runtime.server.serving import Answer, Serving
 from penstock_runtime.server.shadow.shadower import Copy, Shadower
 
 _MODELS = b"/v2/models/"

@@ -32,6 +32,7 @@ ROUTE = "penstock.route"
 BODY_SECONDS = 60.0
 JSON_TYPE: Header = (b"content-type", b"application/json")
 BINARY_TYPE: Header = (b"content-type", b"application/octet-stream")
+LENGTH_HEADER = b"inference-header-content-length"
 CLOSE: Header = (b"connection", b"close")
 
 

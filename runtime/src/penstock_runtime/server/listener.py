@@ -8,14 +8,16 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from uvicorn.config import Config
 from uvicorn.server import ServerState
 
 from penstock_runtime.server.connection import Connection
-from penstock_runtime.server.direct import Direct
 from penstock_runtime.server.http import App
+
+if TYPE_CHECKING:
+    from penstock_runtime.server.direct import Direct
 
 # Longer than any common proxy keeps an idle upstream connection (Envoy: 1 h): the side that sends requests
 # must be the one that closes, or a request can meet a closing connection.

@@ -19,13 +19,10 @@ from penstock_runtime.protocol.schema import ModelSchema
 from penstock_runtime.protocol.synthetic import synthetic_request
 from penstock_runtime.server.feedback.ids import Issuer, Prediction
 from penstock_runtime.server.feedback.judge import Judge
-from penstock_runtime.server.http import BINARY_TYPE, JSON_TYPE, Header
+from penstock_runtime.server.http import BINARY_TYPE, JSON_TYPE, LENGTH_HEADER, Header
 from penstock_runtime.server.metrics import Metrics
 from penstock_runtime.server.observing.observed import OBSERVED
 from penstock_runtime.server.statistics import Statistics
-
-LENGTH_HEADER = b"inference-header-content-length"
-
 
 # Body, headers, content type.
 Answer = tuple[bytes, tuple[Header, ...], Header]

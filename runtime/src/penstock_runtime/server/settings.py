@@ -157,10 +157,10 @@ def read_settings(args: Namespace, env: Mapping[str, str]) -> Settings:
     name = None
     if args.model_repository is None:
         name = args.model_name or env.get("PENSTOCK_MODEL") or default_name(path)
-    serving = read_serving(_json_object(env, "PENSTOCK_SERVING"))
-    with _Named("security"):
+    serving = read_serving(read_json_object(env, "PENSTOCK_SERVING"))
+    with Named("security"):
         secured = security.read_options(args)
-    with _Named("observing"):
+    with Named("observing"):
         observed = observing.read_options(args, env)
     return Settings(
         model_path=path,
@@ -181,7 +181,7 @@ def read_settings(args: Namespace, env: Mapping[str, str]) -> Settings:
         shutdown_seconds=args.shutdown_seconds,
         termination_log=args.termination_log,
         serving=replace(serving.divided(_workers(args.workers)), custom_domains=read_domains(args, env)),
-        feedback=read_feedback(_json_object(env, "PENSTOCK_FEEDBACK")),
+        feedback=read_feedback(read_json_object(env, "PENSTOCK_FEEDBACK")),
         security=secured,
         observing=observed,
     )
@@ -212,7 +212,7 @@ def _model_path(args: Namespace) -> Path:
 
 
 def _workers(count: int) -> int:
-    with _Named("workers"):
+    with Named("workers"):
         return _at_least(1, count)
 
 
@@ -232,7 +232,7 @@ def read_serving(spec: Mapping[str, Any]) -> Serving:
     Raises SettingsError.
     """
     default = Serving()
-    with _Named("serving"):
+    with Named("serving"):
         threads = spec.get("threads", "auto")
         return Serving(
             threads=None if threads in (None, "auto") else _at_least(1, int(threads)),
@@ -260,7 +260,7 @@ def read_feedback(spec: Mapping[str, Any]) -> Feedback:
     Raises SettingsError.
     """
     default = Feedback()
-    with _Named("feedback"):
+    with Named("feedback"):
         decision = spec.get("decision")
         if decision is None:
             decision = next((key for key in ("threshold", "tolerance") if spec.get(key) is not None), None)
@@ -277,7 +277,7 @@ def read_feedback(spec: Mapping[str, Any]) -> Feedback:
         )
 
 
-class _Named:
+class Named:
     """Turns ValueError and TypeError in its block into a SettingsError that names the setting."""
 
     def __init__(self, name: str) -> None:
@@ -291,9 +291,10 @@ class _Named:
             raise SettingsError(f"{self._name}: {error}") from None
 
 
-def _json_object(env: Mapping[str, str], name: str) -> Mapping[str, Any]:
+def read_json_object(env: Mapping[str, str], name: str) -> Mapping[str, Any]:
+    """Return the JSON object in the variable `name`, an empty one if it is not set; raises SettingsError."""
     text = env.get(name) or "{}"
-    with _Named(name):
+    with Named(name):
         value = json.loads(text)
         if not isinstance(value, dict):
             raise ValueError("must be a JSON object")

@@ -121,8 +121,11 @@ def _pack(predictions: Sequence[Prediction]) -> tuple[int, bytes]:
     if first is int:
         if all(0 <= item <= 255 for item in predictions):  # type: ignore[operator]
             return _SMALL, bytes(predictions)  # type: ignore[arg-type]
-        payload = struct.pack(f"!{len(predictions)}q", *predictions)
-        return _fit(_INTEGERS, payload)
+        try:
+            return _fit(_INTEGERS, struct.pack(f"!{len(predictions)}q", *predictions))
+        except struct.error:
+            # UINT64 goes beyond what 64 bits with a sign hold.
+            return _NONE, b""
     if first is float:
         return _fit(_NUMBERS, struct.pack(f"!{len(predictions)}d", *predictions))
     texts = [str(item).encode() for item in predictions]

@@ -84,22 +84,22 @@ def _parse_by(by: object) -> tuple[str | None, str]:
     return header.lower(), salt
 
 
-def parse_address(value: object) -> Address:
-    """Return the address in the URL `value`; raises SettingsError."""
+def parse_address(value: object, name: str = "to") -> Address:
+    """Return the address in the URL `value`; `name` is the key it stands under. Raises SettingsError."""
     if not isinstance(value, str):
-        raise SettingsError(f"'to' must be {_EXAMPLE}")
+        raise SettingsError(f"'{name}' must be {_EXAMPLE}")
     try:
         parts = urlsplit(value)
         port = parts.port
     except ValueError as error:
-        raise SettingsError(f"'to' is no URL ({error}); give {_EXAMPLE}") from None
+        raise SettingsError(f"'{name}' is no URL ({error}); give {_EXAMPLE}") from None
     if parts.scheme == "https":
-        raise SettingsError("'to': https is not supported; give an http address within the cluster")
+        raise SettingsError(f"'{name}': https is not supported; give an http address within the cluster")
     host = parts.hostname or ""
     if parts.scheme != "http" or not (_is_ip(host) or _HOST.fullmatch(host)) or port == 0:
-        raise SettingsError(f"'to' must be {_EXAMPLE}")
+        raise SettingsError(f"'{name}' must be {_EXAMPLE}")
     if parts.username is not None or parts.path not in ("", "/") or parts.query or parts.fragment:
-        raise SettingsError(f"'to' must have a host and a port and nothing else: {_EXAMPLE}")
+        raise SettingsError(f"'{name}' must have a host and a port and nothing else: {_EXAMPLE}")
     return Address(host, port or 80)
 
 

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from time import perf_counter, time_ns
 from typing import TYPE_CHECKING, Any
 
-from penstock_runtime.engine.line import Ran
-
 if TYPE_CHECKING:
     from opentelemetry.trace import Span
+
+    from penstock_runtime.engine.line import Ran
 
 MAX_ID = 64
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from penstock_runtime.server.openapi.document import Paths, document
 from penstock_runtime.server.openapi.parts import answered, json_body, operation, parameter
-from penstock_runtime.server.repository.repository import Repository
+
+if TYPE_CHECKING:
+    from penstock_runtime.server.repository.repository import Repository
 
 _ABOUT = (
     "Not for the public: what is sent here decides rollouts. Every failure is answered as JSON with an 'error'. A "

@@ -20,9 +20,8 @@ from penstock_runtime.server.forward.http_client import Response
 from penstock_runtime.server.forward.message import GRACE, MIN_RESPONSE, SHADOW, between, head_of
 from penstock_runtime.server.forward.share import Blocks
 from penstock_runtime.server.forward.target import NoAnswer, Target
-from penstock_runtime.server.http import Header
+from penstock_runtime.server.http import LENGTH_HEADER, Header
 from penstock_runtime.server.metrics import SHADOW_RESULTS, Metrics
-from penstock_runtime.server.serving import LENGTH_HEADER
 from penstock_runtime.server.shadow.compare import differing, read_answer
 from penstock_runtime.server.shadow.setting import Shadowing
 

@@ -1,0 +1,1 @@
+"""Agent: in front of another server, measuring its model as the gates want it."""

@@ -1,0 +1,151 @@
+"""An agent's data port: everything is passed on to the upstream, and inference is counted."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import orjson
+
+from penstock_runtime.protocol.errors import ProtocolError, Unavailable
+from penstock_runtime.server.agent.agent import Agent
+from penstock_runtime.server.agent.paths import Inference, find_inference
+from penstock_runtime.server.agent.upstream import Readiness, Upstream
+from penstock_runtime.server.counting import Counted
+from penstock_runtime.server.forward.http_client import Response
+from penstock_runtime.server.forward.message import SHADOW, between, hand_back, url_of
+from penstock_runtime.server.forward.relay import Forwarder
+from penstock_runtime.server.http import (
+    CLOSE,
+    GONE,
+    STARTED,
+    TASK,
+    Disconnected,
+    Header,
+    Receive,
+    Scope,
+    Send,
+    answer,
+    answer_error,
+    read_body,
+    require_method,
+    unexpected,
+)
+from penstock_runtime.server.metrics import outcome_of
+from penstock_runtime.server.settings import Serving
+
+# The platform that the protocol has for what TensorFlow Serving serves.
+_PLATFORM = "tensorflow_savedmodel"
+# What the upstream may say itself, being measured or an agent.
+_OURS = frozenset((b"penstock-revision", b"penstock-prediction-id"))
+
+
+class AgentApp:
+    """Answers health itself, and the model's metadata where the upstream has none in the protocol's terms.
+
+    Counted is every request to infer with the model, whatever its method, version or fate; nothing else is.
+    """
+
+    def __init__(
+        self, agent: Agent, upstream: Upstream, readiness: Readiness, forwarder: Forwarder, limits: Serving
+    ) -> None:
+        """Pass on to `upstream`, but for what `forwarder` hands to another revision."""
+        self._agent = agent
+        self._upstream = upstream
+        self._readiness = readiness
+        self._forwarder = forwarder
+        self._limits = limits
+        self._metadata = f"/v2/models/{agent.model.name}"
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        path: str = scope["path"]
+        scope[TASK] = asyncio.current_task()
+        # While draining, clients are told to connect anew: to a pod that stays.
+        extra = (CLOSE,) if self._agent.draining else ()
+        inference = find_inference(path, self._agent.model.name, self._readiness.protocol)
+        if inference is not None:
+            await self._infer(inference, scope, receive, send, extra)
+            return
+        try:
+            own = self._answer_self(scope, path)
+            if own is not None:
+                await answer(send, *own, extra)
+            else:
+                await hand_back(send, await self._ask(scope, receive), extra)
+        except Disconnected:
+            return
+        except asyncio.CancelledError:
+            if GONE not in scope:
+                await answer_error(send, Unavailable("the server is shutting down"), extra)
+        except ProtocolError as error:
+            await answer_error(send, error, extra)
+        except Exception as error:  # noqa: BLE001 - the protocol wants an answer whatever happens
+            await answer_error(send, unexpected(error), extra)
+
+    def _answer_self(self, scope: Scope, path: str) -> tuple[int, bytes] | None:
+        readiness = self._readiness
+        if path == "/v2/health/live":
+            require_method(scope, "GET", "HEAD")
+            return 200, b'{"live":true}'
+        if path == "/v2/health/ready":
+            require_method(scope, "GET", "HEAD")
+            why = "shutting down" if self._agent.draining else readiness.why_not
+            if why is None:
+                return 200, b'{"ready":true}'
+            return 503, orjson.dumps({"ready": False, "error": why})
+        if path == self._metadata and readiness.protocol == "tfserving":
+            require_method(scope, "GET", "HEAD")
+            if readiness.schema is None:
+                raise Unavailable("the upstream server has not told the model's metadata")
+            return 200, orjson.dumps(
+                readiness.schema.describe(self._agent.model.name, [readiness.version or ""], _PLATFORM)
+            )
+        return None
+
+    async def _infer(
+        self, inference: Inference, scope: Scope, receive: Receive, send: Send, extra: tuple[Header, ...]
+    ) -> None:
+        agent = self._agent
+        shadow = any(name == SHADOW for name, _ in scope["headers"])
+        request = Counted(agent, agent.model, scope.get(STARTED) or time.perf_counter(), shadow=shadow)
+        extra = (agent.revision_header, *extra)
+        try:
+            # Another revision numbers its versions anew.
+            if scope["method"] == "POST" and not inference.versioned:
+                here = await self._forwarder.relay(agent.model.metrics, scope, receive, send, extra[1:])
+                if here is None:
+                    request.outcome = None
+                    return
+                receive = here
+            response = await self._ask(scope, receive)
+            if 200 <= response.status < 300:
+                signed = () if shadow else await agent.sign(inference, response)
+                await hand_back(send, response, (*signed, *extra[bool(signed) :]), _OURS)
+                request.outcome = "ok"
+            else:
+                request.outcome = outcome_of(response.status)
+                await hand_back(send, response, extra, _OURS)
+        except Disconnected:
+            request.outcome = "client_error"
+        except asyncio.CancelledError:
+            if GONE in scope:
+                request.outcome = "client_error"
+                return
+            # The time to finish is over: better an answer that says so than a connection that breaks.
+            request.outcome = "rejected"
+            await answer_error(send, Unavailable("the server is shutting down"), extra)
+        except Exception as error:  # noqa: BLE001 - the protocol wants an answer whatever happens
+            await answer_error(send, request.explain(error), extra)
+        finally:
+            request.end()
+
+    async def _ask(self, scope: Scope, receive: Receive) -> Response:
+        """Return the upstream's answer; raises ProtocolError or Disconnected."""
+        headers: list[Header] = scope["headers"]
+        # Without its Content-Encoding: the body is passed on as it came.
+        length = {name: value for name, value in headers if name == b"content-length"}
+        body = await read_body(length, receive, self._limits.max_body_bytes)
+        begun = time.perf_counter()
+        seconds = max(0.0, self._limits.timeout - (begun - scope.get(STARTED, begun)))
+        return await self._upstream.ask(scope["method"], url_of(scope), between(headers), body, seconds)

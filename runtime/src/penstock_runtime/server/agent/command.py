@@ -1,0 +1,34 @@
+"""`penstock-runtime agent` from its start to its exit code."""
+
+from __future__ import annotations
+
+import os
+from argparse import ArgumentParser, Namespace
+
+from penstock_runtime.server.agent import settings as agent_settings
+from penstock_runtime.server.agent.process import AgentProcess
+from penstock_runtime.server.agent.settings import AgentSettings
+from penstock_runtime.server.ending import fail, stop_at_signal
+from penstock_runtime.server.settings import SettingsError
+from penstock_runtime.server.sockets import ListenError
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """Declare the options."""
+    agent_settings.add_arguments(parser)
+
+
+def run(args: Namespace) -> int:
+    """Run an agent to its end and return its exit code: 0 after a drain, 1 if it cannot begin."""
+    import uvloop
+
+    try:
+        uvloop.run(_run(agent_settings.read_settings(args, os.environ)))
+    except (SettingsError, ListenError) as error:
+        fail(args.termination_log, error)
+        return 1
+    return 0
+
+
+async def _run(settings: AgentSettings) -> None:
+    await AgentProcess(settings).run(stop_at_signal())

@@ -1,0 +1,124 @@
+"""The parts of an agent, put together: looking at the upstream, watching, draining."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+
+from penstock_runtime.log import event
+from penstock_runtime.server.admin_app import FeedbackApp
+from penstock_runtime.server.agent.agent import Agent
+from penstock_runtime.server.agent.app import AgentApp
+from penstock_runtime.server.agent.settings import AgentSettings
+from penstock_runtime.server.agent.upstream import Readiness, Upstream
+from penstock_runtime.server.config_dir import ConfigDir
+from penstock_runtime.server.draining import drain
+from penstock_runtime.server.feedback.keys import Keys
+from penstock_runtime.server.forward.relay import Forwarder
+from penstock_runtime.server.forward.setting import Forwarding, parse_forwarding
+from penstock_runtime.server.http import App
+from penstock_runtime.server.listener import Listener
+from penstock_runtime.server.metrics_app import MetricsApp
+from penstock_runtime.server.security.security import Security
+from penstock_runtime.server.sockets import bind
+from penstock_runtime.server.told import Told
+
+logger = logging.getLogger(__name__)
+
+WATCH_SECONDS = 1.0
+
+
+class AgentProcess:
+    """The ports and their life. It needs a running event loop from the start."""
+
+    def __init__(self, settings: AgentSettings) -> None:
+        """Bind the ports; raises ListenError, SettingsError."""
+        self._settings = settings
+        self._config = config = ConfigDir(settings.config_dir, settings.feedback)
+        self._keys = Keys(settings.feedback_key_dir)
+        self._agent = agent = Agent(settings, self._keys, config.feedback, config.cohort)
+        self._security = security = Security(settings.security)
+        limits = settings.serving
+        self._forwarder = forwarder = Forwarder(limits.max_body_bytes, limits.timeout)
+        self._forward: Told[Forwarding] = Told("forward", parse_forwarding, forwarder.apply, forwarder.counts)
+        self._listeners: list[Listener] = []
+        self._readiness = Readiness(settings.upstream, settings.model_name, settings.protocol)
+        self._upstream = Upstream(settings.upstream, limits, self._readiness.doubt)
+        data = AgentApp(agent, self._upstream, self._readiness, forwarder, limits)
+        admin = FeedbackApp(agent.models, {"forward": self._forward})
+        apps: tuple[tuple[App, str, int], ...] = (
+            (security.guard_data(data), "http", settings.http_port),
+            (security.guard_admin(admin), "admin", settings.admin_port),
+            (MetricsApp(agent.models), "metrics", settings.metrics_port),
+        )
+        try:
+            for app, name, port in apps:
+                self._listeners.append(Listener(app, bind(settings.host, port), tls=security.tls(name)))
+        except BaseException:
+            self._close()
+            raise
+
+    async def run(self, stop: asyncio.Event) -> bool:
+        """Serve until `stop` is set, then drain; return True: no thread keeps the process."""
+        self._began = time.perf_counter()
+        self._forward.look(self._config.document("forward.json"))
+        for listener in self._listeners:
+            await listener.start()
+        data, admin, metrics = (listener.port for listener in self._listeners)
+        event(logger, "listening", http_port=data, grpc_port=None, admin_port=admin, metrics_port=metrics,
+              upstream=str(self._settings.upstream))  # fmt: skip
+        following = asyncio.create_task(self._readiness.follow(self._readiness_changed))
+        watching = asyncio.create_task(self._watch())
+        stopping = asyncio.create_task(stop.wait())
+        tasks = (following, watching, stopping)
+        try:
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                # None of the others ends but by an error, which is told.
+                task.result()
+            self._agent.draining = True
+            settings = self._settings
+            await drain(
+                self._listeners, settings.drain_seconds, settings.shutdown_seconds, lambda: self._agent.in_flight
+            )
+            return True
+        finally:
+            for task in tasks:
+                task.cancel()
+            self._close()
+
+    def _readiness_changed(self) -> None:
+        metrics = self._agent.model.metrics
+        loaded, metrics.model_loaded = metrics.model_loaded, int(self._readiness.why_not is None)
+        # TensorFlow Serving tells that of one signature only, and may be asked by another.
+        self._agent.reader.schema = self._readiness.schema if self._readiness.protocol == "oip" else None
+        if loaded or not metrics.model_loaded:
+            return
+        metrics.loads["ok"] += 1
+        if metrics.loads["ok"] == 1:
+            metrics.load_seconds = round(time.perf_counter() - self._began, 3)
+            event(logger, "ready", models=list(self._agent.models), revision=self._settings.revision,
+                  load_seconds=metrics.load_seconds)  # fmt: skip
+
+    async def _watch(self) -> None:
+        config, agent = self._config, self._agent
+        while True:
+            await asyncio.sleep(WATCH_SECONDS)
+            self._keys.refresh()
+            self._security.refresh()
+            cohort, feedback = config.cohort, config.feedback
+            config.refresh()
+            self._forward.look(config.document("forward.json"))
+            if config.cohort != cohort:
+                agent.set_cohort(config.cohort, int(time.time()))
+                event(logger, "cohort changed", cohort=config.cohort)
+            if config.feedback != feedback:
+                agent.set_feedback(config.feedback)
+
+    def _close(self) -> None:
+        for listener in self._listeners:
+            listener.close()
+        self._forwarder.close()
+        self._upstream.close()
+        self._readiness.close()

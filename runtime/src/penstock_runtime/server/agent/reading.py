@@ -1,0 +1,131 @@
+"""What was predicted, read from another server's answer."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import NamedTuple
+
+import orjson
+
+from penstock_runtime.log import event
+from penstock_runtime.protocol.answer import Answer
+from penstock_runtime.protocol.binary_data import read_header_length
+from penstock_runtime.protocol.errors import ProtocolError
+from penstock_runtime.protocol.schema import ModelSchema, TensorSpec
+from penstock_runtime.server.agent import tfserving
+from penstock_runtime.server.agent.paths import Inference
+from penstock_runtime.server.compression import decoded
+from penstock_runtime.server.feedback.ids import Prediction
+from penstock_runtime.server.feedback.judge import Judge
+from penstock_runtime.server.http import LENGTH_HEADER
+from penstock_runtime.server.settings import Feedback, SettingsError
+
+logger = logging.getLogger(__name__)
+
+# Bytes of an answer, decompressed: the id must stand before the body, so reading delays the answer and all others
+# that the event loop has. An id holds 32 predictions at most; more than this are images and the like.
+MAX_BYTES = 2**20
+_NOTHING = ModelSchema((), ())
+
+
+class Reading(NamedTuple):
+    """Rows of an answer, and what each predicts (nothing where that cannot be told)."""
+
+    rows: int
+    predictions: Sequence[Prediction]
+
+
+class Reader:
+    """Reads answers of one model.
+
+    Which output decides is chosen as by a server that knows its model: from `schema` if the upstream tells it,
+    else from the outputs that the answer has.
+    """
+
+    def __init__(self, feedback: Feedback) -> None:
+        """Judge by `feedback`."""
+        self.schema: ModelSchema | None = None
+        self.set_feedback(feedback)
+
+    def set_feedback(self, feedback: Feedback) -> None:
+        """Judge by `feedback` from now on."""
+        self._feedback = feedback
+        self._complained = False
+        self._named = feedback.output
+        self._specs: tuple[TensorSpec, ...] | None = None
+        self._judge = self.labels_only
+
+    @property
+    def labels_only(self) -> Judge:
+        """What compares labels, whatever the outputs are."""
+        return Judge(_NOTHING, replace(self._feedback, output=None))
+
+    async def read(self, inference: Inference, body: bytes, headers: Mapping[bytes, bytes]) -> Reading:
+        """Return what an answer with a status of success says; one row without prediction if it cannot be read."""
+        if len(body) > MAX_BYTES:
+            return Reading(1, ())
+        try:
+            if (coding := headers.get(b"content-encoding")) is not None:
+                body = b"".join(await decoded(body, coding.lower(), MAX_BYTES))
+            if inference.protocol == "oip":
+                return self._read_oip(body, headers.get(LENGTH_HEADER))
+            return self._read_tfserving(body, inference.verb)
+        except (ValueError, ProtocolError, RecursionError) as error:
+            self._complain(str(error))
+            return Reading(1, ())
+
+    def _read_oip(self, body: bytes, length: bytes | None) -> Reading:
+        answer = Answer(body, None if length is None else read_header_length(length))
+        judge = self._judge_of(answer.specs if self.schema is None else self.schema.outputs)
+        chosen = next((spec for spec in answer.specs if spec.name == judge.output), None)
+        of_rows = chosen or next(iter(answer.specs), None)
+        rows = of_rows.shape[0] if of_rows is not None and of_rows.shape else 1
+        if chosen is None:
+            # A request need not ask for the output that decides.
+            return Reading(rows, ())
+        return Reading(rows, judge.decide(answer.read((chosen.name,))[chosen.name].array, rows))
+
+    def _read_tfserving(self, body: bytes, verb: str) -> Reading:
+        columns = tfserving.read_columns(body, verb)
+        if self._named is not None and list(columns.values) == [tfserving.UNNAMED]:
+            # The answer does not say its name, so it is the one that is meant.
+            columns = tfserving.Columns(columns.rows, {self._named: columns.values[tfserving.UNNAMED]})
+        judge = self._judge_of(tfserving.specs_of(columns))
+        if judge.output is None:
+            return Reading(columns.rows, ())
+        array = tfserving.array_of(columns.values[judge.output])
+        return Reading(columns.rows, judge.decide(array, columns.rows))
+
+    def _judge_of(self, specs: tuple[TensorSpec, ...]) -> Judge:
+        # Nothing of the shapes matters for the choice, and they change with the rows.
+        known = tuple(replace(spec, shape=None) for spec in specs)
+        if known != self._specs:
+            self._specs = known
+            try:
+                self._judge = Judge(ModelSchema((), known), self._feedback)
+            except SettingsError as error:
+                self._judge = self.labels_only
+                self._complain(str(error))
+        return self._judge
+
+    def _complain(self, error: str) -> None:
+        # Once: it may be so of every answer.
+        if not self._complained:
+            self._complained = True
+            event(logger, "what an answer predicts cannot be told; labels for such ones cannot be compared",
+                  level=logging.ERROR, error=error[:300])  # fmt: skip
+
+
+def read_schema(body: bytes) -> ModelSchema:
+    """Return the schema in the protocol's metadata of a model; raises ValueError if it is none."""
+    try:
+        document = orjson.loads(body)
+        inputs, outputs = (
+            tuple(TensorSpec(entry["name"], entry["datatype"], None) for entry in document[side])
+            for side in ("inputs", "outputs")
+        )
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"no metadata of a model: {type(error).__name__}") from None
+    return ModelSchema(inputs, outputs)
