@@ -10,11 +10,12 @@ from typing import TypeVar
 import pytest
 
 from tests.unit.runtime.model_files import write_all
-from tests.unit.runtime.process import Server, ServerProcess, ServerThread
+from tests.unit.runtime.process import AgentProcess, Server, ServerProcess, ServerThread
 from tests.unit.runtime.targets import Target
 
 Start = Callable[..., ServerThread]
 StartProcess = Callable[..., ServerProcess]
+StartAgent = Callable[..., AgentProcess]
 Pair = tuple[ServerThread, ServerThread]
 
 
@@ -36,6 +37,20 @@ def start_server(models: Path) -> Iterator[Start]:
 def start_process(models: Path) -> Iterator[StartProcess]:
     """The same, as processes."""
     yield from _starter(models, ServerProcess)
+
+
+@pytest.fixture
+def start_agent() -> Iterator[StartAgent]:
+    """Start agents before the server at a URL, for its model "m"; all are ended with the test."""
+    started: list[AgentProcess] = []
+
+    def start(upstream: str, *arguments: str, **env: str) -> AgentProcess:
+        started.append(AgentProcess("--upstream", upstream, "--model-name", "m", *arguments, env=env))
+        return started[-1]
+
+    yield start
+    for agent in started:
+        agent.kill()
 
 
 @pytest.fixture

@@ -28,6 +28,8 @@ class Load:
     port: int
     answers: Counter[str] = field(default_factory=Counter)
     failures: list[str] = field(default_factory=list)
+    path: str = "/v2/models/m/infer"
+    body: bytes = BODY
     slowest: float = 0.0
     left: int = 0
 
@@ -48,7 +50,8 @@ class Load:
 
     async def _client(self) -> None:
         loop = asyncio.get_running_loop()
-        request = b"POST /v2/models/m/infer HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n%b" % (len(BODY), BODY)
+        start = self.path.encode(), len(self.body), self.body
+        request = b"POST %b HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n%b" % start
         connection = Connection(2**20, lambda _: None)
         await loop.create_connection(lambda: connection, "127.0.0.1", self.port)
         while self.left > 0:

@@ -143,3 +143,9 @@ def test_a_key_that_vanishes_changes_nothing(tmp_path: Path) -> None:
     (tmp_path / "current").write_bytes(b"")
     assert not keys.refresh()
     assert read_id(text, keys, "m")
+
+
+def test_integers_that_64_bits_with_a_sign_do_not_hold_are_left_out(keys: Keys) -> None:
+    issuer = Issuer(keys, "r", "none", "m")
+    for value, kept in ((2**63 - 1, (2**63 - 1,)), (2**63, None)):
+        assert read_id(issuer.issue(NOW, 1, [value]).decode(), keys, "m").predictions == kept
