@@ -52,12 +52,15 @@ class Load:
         loop = asyncio.get_running_loop()
         start = self.path.encode(), len(self.body), self.body
         request = b"POST %b HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n%b" % start
-        connection = Connection(2**20, lambda _: None)
-        await loop.create_connection(lambda: connection, "127.0.0.1", self.port)
+        connection: Connection | None = None
         while self.left > 0:
             self.left -= 1
             begun = loop.time()
             try:
+                if connection is None or not connection.reusable:
+                    # The server may say with an answer that it was the connection's last.
+                    connection = Connection(2**20, lambda _: None)
+                    await loop.create_connection(lambda made=connection: made, "127.0.0.1", self.port)  # type: ignore[misc]
                 response = await connection.exchange((request,))
             except Exception as error:  # noqa: BLE001 - whatever it is, it is a failed request
                 self.failures.append(repr(error))
@@ -67,4 +70,5 @@ class Load:
                 self.answers[dict(response.headers)[b"penstock-revision"].decode()] += 1
             else:
                 self.failures.append(f"{response.status} {response.body!r}")
-        connection.close()
+        if connection is not None:
+            connection.close()

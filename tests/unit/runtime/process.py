@@ -129,12 +129,12 @@ class Server:
 class ServerProcess(Server):
     """`penstock-runtime serve` as a process of its own."""
 
-    command: tuple[str, ...] = ("serve", *PORTS)
+    started_as: tuple[str, ...] = ("serve", *PORTS)
 
     def __init__(self, *arguments: str, env: Mapping[str, str] | None = None) -> None:
         super().__init__()
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "penstock_runtime", *self.command, *arguments],
+            [sys.executable, "-m", "penstock_runtime", *self.started_as, *arguments],
             env={**os.environ, "PYTHONPATH": str(SOURCES), **(env or {})},
             stderr=subprocess.PIPE, text=True,
         )  # fmt: skip
@@ -169,7 +169,7 @@ class ServerProcess(Server):
 class AgentProcess(ServerProcess):
     """`penstock-runtime agent` as a process of its own."""
 
-    command = ("agent", "--host", "127.0.0.1", "--http-port", "0", "--admin-port", "0", "--metrics-port", "0")
+    started_as = ("agent", "--host", "127.0.0.1", "--http-port", "0", "--admin-port", "0", "--metrics-port", "0")
 
 
 class ServerThread(Server):

@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from penstock_runtime.engine.closeness import Tolerance
+from penstock_runtime.protocol.answer import Output
 from penstock_runtime.protocol.encode import encode_response
 from penstock_runtime.protocol.schema import ELEMENTS
 from penstock_runtime.server.forward.setting import Address
 from penstock_runtime.server.settings import SettingsError
-from penstock_runtime.protocol.answer import Output
 from penstock_runtime.server.shadow.compare import differing, read_answer
 from penstock_runtime.server.shadow.setting import Shadowing, parse_shadowing
 

@@ -21,7 +21,7 @@ _PATH = re.compile(r"/v1/models/([^/:]+)(?:/versions/(\d+)|/labels/(\w+))?(?::(p
 _DTYPES = {"tensor(float)": "DT_FLOAT", "tensor(int64)": "DT_INT64", "tensor(string)": "DT_STRING"}
 
 
-class Refused(Exception):
+class Refused(Exception):  # noqa: N818
     """An answer with an error."""
 
     def __init__(self, status: int, message: str) -> None:
@@ -137,7 +137,7 @@ class TfServing:
         try:
             array = np.array(rows, np.float32)
             outputs = self._session.run(self._columns, {self._session.get_inputs()[0].name: array})
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - what a model says of its input is for the client
             raise Refused(400, f"Failed to process element: {type(error).__name__}") from None
         self.predictions += 1
         return {name: output.tolist() for name, output in zip(self._columns, outputs, strict=True)}
