@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
 
 from penstock_runtime.log import event
 from penstock_runtime.server.agent.paths import Inference
@@ -51,9 +50,9 @@ class Agent:
         self._intake.judge = self.reader.labels_only
         event(logger, "feedback changed", model=self.model.name, decision_output=feedback.output)
 
-    async def sign(self, inference: Inference, response: Response) -> Sequence[Header]:
-        """Return the headers that a good answer needs, and count what it predicts."""
+    async def sign(self, inference: Inference, response: Response) -> Header:
+        """Return the header with the id of a good answer, and count what it predicts."""
         reading = await self.reader.read(inference, response.body, dict(response.headers))
         self.model.metrics.count_predictions(reading.predictions)
         issued = self._issuer.issue(time.time(), reading.rows, reading.predictions)
-        return self.revision_header, (b"penstock-prediction-id", issued)
+        return b"penstock-prediction-id", issued

@@ -72,7 +72,7 @@ class AgentApp:
             if own is not None:
                 await answer(send, *own, extra)
             else:
-                await hand_back(send, await self._ask(scope, receive), extra)
+                await hand_back(send, await self._pass_on(scope, await self._read(scope, receive)), extra)
         except Disconnected:
             return
         except asyncio.CancelledError:
@@ -106,26 +106,26 @@ class AgentApp:
     async def _infer(
         self, inference: Inference, scope: Scope, receive: Receive, send: Send, extra: tuple[Header, ...]
     ) -> None:
-        agent = self._agent
+        agent, metrics = self._agent, self._agent.model.metrics
         shadow = any(name == SHADOW for name, _ in scope["headers"])
         request = Counted(agent, agent.model, scope.get(STARTED) or time.perf_counter(), shadow=shadow)
-        extra = (agent.revision_header, *extra)
+        own = (agent.revision_header, *extra)
         try:
             # Another revision numbers its versions anew.
             if scope["method"] == "POST" and not inference.versioned:
-                here = await self._forwarder.relay(agent.model.metrics, scope, receive, send, extra[1:])
+                here = await self._forwarder.relay(metrics, scope, receive, send, extra)
                 if here is None:
                     request.outcome = None
                     return
                 receive = here
-            response = await self._ask(scope, receive)
-            if 200 <= response.status < 300:
-                signed = () if shadow else await agent.sign(inference, response)
-                await hand_back(send, response, (*signed, *extra[bool(signed) :]), _OURS)
-                request.outcome = "ok"
-            else:
-                request.outcome = outcome_of(response.status)
-                await hand_back(send, response, extra, _OURS)
+            body = await self._read(scope, receive)
+            begun = time.perf_counter()
+            response = await self._pass_on(scope, body)
+            request.outcome = "ok" if 200 <= response.status < 300 else outcome_of(response.status)
+            if request.outcome == "ok" and not shadow:
+                metrics.inference_seconds.observe(time.perf_counter() - begun)
+                own = (*own, await agent.sign(inference, response))
+            await hand_back(send, response, own, _OURS)
         except Disconnected:
             request.outcome = "client_error"
         except asyncio.CancelledError:
@@ -134,18 +134,19 @@ class AgentApp:
                 return
             # The time to finish is over: better an answer that says so than a connection that breaks.
             request.outcome = "rejected"
-            await answer_error(send, Unavailable("the server is shutting down"), extra)
+            await answer_error(send, Unavailable("the server is shutting down"), own)
         except Exception as error:  # noqa: BLE001 - the protocol wants an answer whatever happens
-            await answer_error(send, request.explain(error), extra)
+            await answer_error(send, request.explain(error), own)
         finally:
             request.end()
 
-    async def _ask(self, scope: Scope, receive: Receive) -> Response:
-        """Return the upstream's answer; raises ProtocolError or Disconnected."""
-        headers: list[Header] = scope["headers"]
-        # Without its Content-Encoding: the body is passed on as it came.
-        length = {name: value for name, value in headers if name == b"content-length"}
-        body = await read_body(length, receive, self._limits.max_body_bytes)
-        begun = time.perf_counter()
-        seconds = max(0.0, self._limits.timeout - (begun - scope.get(STARTED, begun)))
-        return await self._upstream.ask(scope["method"], url_of(scope), between(headers), body, seconds)
+    async def _read(self, scope: Scope, receive: Receive) -> bytes:
+        """Return the body as it came: without its Content-Encoding, `read_body` does not decompress it."""
+        length = {name: value for name, value in scope["headers"] if name == b"content-length"}
+        return await read_body(length, receive, self._limits.max_body_bytes)
+
+    async def _pass_on(self, scope: Scope, body: bytes) -> Response:
+        """Return the upstream's answer within the request's time; raises ProtocolError."""
+        now = time.perf_counter()
+        seconds = max(0.0, self._limits.timeout - (now - scope.get(STARTED, now)))
+        return await self._upstream.ask(scope["method"], url_of(scope), between(scope["headers"]), body, seconds)

@@ -47,7 +47,8 @@ def read_columns(body: bytes, verb: str) -> Columns:
         raise ValueError("no list of predictions")
     if verb == "classify":
         return Columns(len(rows), _best(rows))
-    if rows and isinstance(rows[0], dict):
+    # Bytes come as an object too, and are no text to compare labels with.
+    if rows and isinstance(rows[0], dict) and rows[0].keys() != {"b64"}:
         try:
             return Columns(len(rows), {name: [row[name] for row in rows] for name in rows[0]})
         except (KeyError, TypeError):
