@@ -71,6 +71,8 @@ class Executor:
         self._pool = Pool(joint, workers=workers, max_queue=max_queue)
         self._turn = Turn(joint, self._count_turn) if batching.saved >= WORTH_COLLECTING_SECONDS else None
         self._idle_capacity = workers + max_queue
+        # Less than `capacity` ever is.
+        self.max_queue = max_queue
         self._on_run = self._pool.on_run
         self._strikes = 0
         self._runs = 0
@@ -118,7 +120,10 @@ class Executor:
         Raises what Session.run raises. Time is not kept.
         """
         start = time.perf_counter()
-        if start < self._inline_again or sum([array.size for array in inputs.values()]) > self.inline_elements:
+        elements = 0
+        for array in inputs.values():
+            elements += array.size
+        if elements > self.inline_elements or start < self._inline_again:
             return None
         if self._turn is not None and not self._turn.first():
             return self._turn.join(outputs, inputs)
@@ -129,8 +134,9 @@ class Executor:
     def _run_tiny(self, outputs: Sequence[str], inputs: dict[str, Tensor], start: float) -> Ran:
         result = self._session.run(outputs, inputs)
         ran = time.perf_counter() - start
-        # A process that had to wait for the CPU looks like a slow model: the same run once more tells them apart.
-        self._watch(ran if ran <= TOO_LONG_SECONDS else min(ran, self._time(outputs, inputs)), start)
+        if ran > TOO_LONG_SECONDS or self._strikes:
+            # A process that had to wait for the CPU looks like a slow model: the same run once more tells them apart.
+            self._watch(ran if ran <= TOO_LONG_SECONDS else min(ran, self._time(outputs, inputs)), start)
         return Ran(result, 0.0, ran, count_rows(inputs))
 
     def _time(self, outputs: Sequence[str], inputs: dict[str, Tensor]) -> float:

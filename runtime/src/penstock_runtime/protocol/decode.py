@@ -56,9 +56,10 @@ class Decoder:
             binary_output = _flag(check_parameters(message["parameters"], "the request"), "binary_data_output")
         blobs = _NO_BLOBS if header_length is None else Blobs(body, header_length)
         inputs = self._decode_inputs(message.get("inputs"), text, blobs)
-        blobs.finish()
+        if header_length is not None:
+            blobs.finish()
         outputs = message.get("outputs")
-        if not outputs and _absent(outputs):
+        if outputs is None or outputs == []:
             wanted = self._fit.all_outputs
             binary = frozenset(wanted) if binary_output else NONE
         else:
@@ -76,7 +77,8 @@ class Decoder:
                 raise InvalidRequest("every element of 'inputs' must be an object")
             spec = self._fit.find_input(entry.get("name"), inputs)
             inputs[spec.name] = self._decode_tensor(entry, spec, text, blobs)
-        self._fit.check_given(inputs)
+        if len(inputs) != len(self._fit.inputs):
+            self._fit.check_given(inputs)
         return inputs
 
     def _decode_tensor(
@@ -138,10 +140,6 @@ def _parse(text: bytes) -> dict[str, Any]:
     if type(message) is not dict:
         raise InvalidRequest("the body must be a JSON object with a list 'inputs'")
     return message
-
-
-def _absent(outputs: object) -> bool:
-    return outputs is None or outputs == []
 
 
 def check_parameters(value: object, where: str) -> dict[str, Any]:

@@ -7,7 +7,6 @@ requests that come whole.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
 from time import perf_counter
 from typing import Any
 
@@ -59,13 +58,16 @@ class _Exchange:
         """Whether the answer is on its way: it goes as a whole."""
         return self.response_complete
 
-    def send(self, parts: Iterable[bytes], close: bool = False) -> None:
-        """Send the whole answer; its first part lacks the empty line behind the headers."""
-        head, body = parts
+    def send(self, answer: bytes, close: bool) -> None:
+        """Send the whole answer, and close the connection with it if asked to, or if it is not to be kept."""
         self.response_complete = True
         if self.disconnected:
             return
-        self._connection.answer(head, body, self.keep_alive and not close, say_so=not close)
+        connection = self._connection
+        connection.transport.write(answer)
+        if close or not self.keep_alive:
+            connection.transport.close()
+        connection.on_response_complete()
 
 
 class Connection(HttpToolsProtocol):
@@ -95,11 +97,12 @@ class Connection(HttpToolsProtocol):
             self._begin_cycle()
         else:
             self._exchange = exchange = _Exchange(self, self._began, self.url, self.headers)
+            direct = self.direct
             if not _UNUSUAL.isdisjoint(exchange.headers) or not self._is_allowed(exchange.headers):
                 self._leave_short_way()
-            elif self.direct is not None:
+            elif direct is not None and direct.forwards:
                 self._decided = True
-                self._route = self.direct.choose(self._model, self.headers)
+                self._route = direct.choose(self._model, self.headers)
                 if self._route is not None:
                     self._leave_short_way()
 
@@ -160,14 +163,6 @@ class Connection(HttpToolsProtocol):
         if exchange.task is not None:
             self.tasks.add(exchange.task)
             exchange.task.add_done_callback(self.tasks.discard)
-
-    def answer(self, head: bytes, body: bytes, keep_alive: bool, say_so: bool) -> None:
-        """Send the answer of a request on the short way; `say_so`: tell the client if the connection ends."""
-        end = b"\r\n" if keep_alive or not say_so else b"connection: close\r\n\r\n"
-        self.transport.write(b"".join((head, end, body)))
-        if not keep_alive:
-            self.transport.close()
-        self.on_response_complete()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Cancel what nobody waits for any more."""

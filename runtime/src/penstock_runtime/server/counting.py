@@ -34,9 +34,11 @@ class Counted:
 
     def admit(self, version: str | None) -> Serving:
         """Return what answers it; raises ProtocolError: 404, 503, or 429 where too many are under way."""
-        serving = self.serving = self.model.find(version)
+        current = self.model.current
+        serving = current if version is None and current is not None else self.model.find(version)
+        self.serving = serving
         serving.in_flight += 1
-        if serving.in_flight > serving.executor.capacity:
+        if serving.in_flight > serving.executor.max_queue and serving.in_flight > serving.executor.capacity:
             raise Overloaded
         return serving
 

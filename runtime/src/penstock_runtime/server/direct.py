@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any, Protocol
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
@@ -30,6 +30,7 @@ from penstock_runtime.server.shadow.shadower import Copy, Shadower
 
 _MODELS = b"/v2/models/"
 _INFER = b"/infer"
+_CLOSE = b"connection: close\r\n"
 
 
 class Exchange(Protocol):
@@ -46,8 +47,11 @@ class Exchange(Protocol):
     task: asyncio.Task[None] | None
     disconnected: bool
 
-    def send(self, parts: Iterable[bytes], close: bool = False) -> None:
-        """Send the whole answer, and close the connection with it if asked to."""
+    # Whether the client may send more on its connection.
+    keep_alive: bool
+
+    def send(self, answer: bytes, close: bool) -> None:
+        """Send the whole answer, and close the connection with it if asked to, or if it is not to be kept."""
 
 
 class Direct:
@@ -81,9 +85,14 @@ class Direct:
             return None
         return self._repository.models.get(url[len(_MODELS) : -len(_INFER)].decode("latin-1"))
 
+    @property
+    def forwards(self) -> bool:
+        """Whether any request is forwarded at the moment."""
+        return self._forwarder is not None and self._forwarder.active
+
     def choose(self, model: Model, headers: Sequence[Header]) -> Route | None:
         """Return where a request with these headers is forwarded to, by ASGI; None if it is answered here."""
-        if self._forwarder is None or model.current is None:
+        if model.current is None or self._forwarder is None:
             return None
         return self._forwarder.choose(model.name, headers)
 
@@ -119,7 +128,7 @@ class Direct:
                 counted.end()
         if later is not None:
             exchange.task = asyncio.get_running_loop().create_task(self._later(later, counted, exchange))
-        else:
+        elif exchange.copy is not None:
             self._offer(counted, exchange)
 
     async def _later(self, answer: Coroutine[Any, Any, Answer], counted: Counted, exchange: Exchange) -> None:
@@ -191,10 +200,10 @@ def send_error(exchange: Exchange, error: ProtocolError, model: Model) -> None:
 
 
 def _send(exchange: Exchange, status: int, headers: Sequence[Header], body: bytes) -> None:
-    head = [STATUS_LINE[status]]
+    parts = [STATUS_LINE[status]]
     close = False
     for name, value in headers:
-        head += (name, b": ", value, b"\r\n")
+        parts += (name, b": ", value, b"\r\n")
         close = close or name == b"connection"
-    head.append(b"content-length: %d\r\n" % len(body))
-    exchange.send((b"".join(head), body), close)
+    parts += (b"content-length: %d\r\n" % len(body), b"" if close or exchange.keep_alive else _CLOSE, b"\r\n", body)
+    exchange.send(b"".join(parts), close)

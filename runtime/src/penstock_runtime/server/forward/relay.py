@@ -83,6 +83,11 @@ class Forwarder:
             "target": route.target.describe(),
         }
 
+    @property
+    def active(self) -> bool:
+        """Whether a setting is in force."""
+        return self._route is not None
+
     def close(self) -> None:
         """Close all connections."""
         if self._route is not None:
