@@ -112,12 +112,15 @@ class Executor:
         begun = self.begin(outputs, inputs)
         if begun is None:
             return await self._pool.run(outputs, inputs, seconds)
-        return begun if isinstance(begun, Ran) else await begun
+        if not isinstance(begun, Ran):
+            return await begun
+        self._on_run(begun.rows, begun.ran)
+        return begun
 
     def begin(self, outputs: Sequence[str], inputs: dict[str, Tensor]) -> Ran | asyncio.Future[Ran] | None:
         """Run the model on `inputs` now or in this turn of the event loop, if it is tiny; None: it has to be `run`.
 
-        Raises what Session.run raises. Time is not kept.
+        Raises what Session.run raises. Time is not kept. A run that is over is told to nobody: its caller has to count it.
         """
         start = time.perf_counter()
         elements = 0
@@ -127,9 +130,7 @@ class Executor:
             return None
         if self._turn is not None and not self._turn.first():
             return self._turn.join(outputs, inputs)
-        ran = self._run_tiny(outputs, inputs, start)
-        self._on_run(ran.rows, ran.ran)
-        return ran
+        return self._run_tiny(outputs, inputs, start)
 
     def _run_tiny(self, outputs: Sequence[str], inputs: dict[str, Tensor], start: float) -> Ran:
         result = self._session.run(outputs, inputs)

@@ -72,10 +72,14 @@ class Decoder:
         if type(entries) is not list:
             raise InvalidRequest("'inputs' must be a list of tensors")
         inputs: dict[str, np.ndarray[Any, Any]] = {}
+        known = self._fit.inputs
         for entry in entries:
             if type(entry) is not dict:
                 raise InvalidRequest("every element of 'inputs' must be an object")
-            spec = self._fit.find_input(entry.get("name"), inputs)
+            name = entry.get("name")
+            spec = known.get(name) if type(name) is str else None
+            if spec is None or name in inputs:
+                spec = self._fit.find_input(name, inputs)
             inputs[spec.name] = self._decode_tensor(entry, spec, text, blobs)
         if len(inputs) != len(self._fit.inputs):
             self._fit.check_given(inputs)
@@ -87,7 +91,8 @@ class Decoder:
         size = None
         if "parameters" in entry:
             size = check_parameters(entry["parameters"], f"input {quote(spec.name)}").get("binary_data_size")
-        self._fit.check_datatype(entry.get("datatype"), spec)
+        if entry.get("datatype") != spec.datatype:
+            self._fit.check_datatype(entry.get("datatype"), spec)
         shape = self._fit.check_shape(entry.get("shape"), spec)
         if size is not None:
             if "data" in entry:

@@ -10,6 +10,7 @@ import asyncio
 from time import perf_counter
 from typing import Any
 
+import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from penstock_runtime.server.direct import Direct
@@ -67,7 +68,12 @@ class _Exchange:
         connection.transport.write(answer)
         if close or not self.keep_alive:
             connection.transport.close()
-        connection.on_response_complete()
+        elif connection.pipeline:
+            connection.on_response_complete()
+        else:
+            connection.timeout_keep_alive_task = connection.loop.call_later(
+                connection.timeout_keep_alive, connection.timeout_keep_alive_handler
+            )
 
 
 class Connection(HttpToolsProtocol):
@@ -98,9 +104,10 @@ class Connection(HttpToolsProtocol):
         else:
             self._exchange = exchange = _Exchange(self, self._began, self.url, self.headers)
             direct = self.direct
-            if not _UNUSUAL.isdisjoint(exchange.headers) or not self._is_allowed(exchange.headers):
+            unusual = not _UNUSUAL.isdisjoint(exchange.headers)
+            if unusual or direct is None or (direct.allows is not None and not direct.allows(exchange.headers)):
                 self._leave_short_way()
-            elif direct is not None and direct.forwards:
+            elif direct.forwards:
                 self._decided = True
                 self._route = direct.choose(self._model, self.headers)
                 if self._route is not None:
@@ -114,10 +121,6 @@ class Connection(HttpToolsProtocol):
         if parser.get_method() != b"POST" or parser.get_http_version() != "1.1" or parser.should_upgrade():
             return None
         return self.direct.model_at(self.url)
-
-    def _is_allowed(self, headers: dict[bytes, bytes]) -> bool:
-        allows = None if self.direct is None else self.direct.allows
-        return allows is None or allows(headers)
 
     def _begin_cycle(self) -> None:
         url, headers, expect = self.url, self.headers, self.expect_100_continue
@@ -139,7 +142,17 @@ class Connection(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Parse what came."""
-        super().data_received(data)
+        if self.timeout_keep_alive_task is not None:
+            self.timeout_keep_alive_task.cancel()
+            self.timeout_keep_alive_task = None
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserError:
+            self.send_400_response("")
+            return
+        except httptools.HttpParserUpgrade:
+            # Nothing that we would upgrade to: such a request is answered as it is.
+            return
         if self._model is not None and not self.transport.is_closing():
             self._leave_short_way()
 

@@ -99,37 +99,44 @@ class Direct:
     def answer(self, exchange: Exchange, model: Model) -> None:
         """Answer at once, or in a task that `exchange` then knows."""
         counted = Counted(self._repository, model, exchange.start)
-        later = None
         try:
-            serving = counted.admit(None)
-            begun = time.perf_counter()
-            body, length = self._body(exchange)
-            request = serving.decode(body, length)
-            decoding = time.perf_counter() - begun
-            if self._shadower is not None and self._shadower.active:
-                exchange.copy = Copy(model.metrics, exchange.url, list(exchange.headers.items()), body, length)
-            fetched = serving.fetched(request)
-            ran = serving.executor.begin(fetched, request.inputs)
-            if isinstance(ran, Ran):
-                answer = serving.finish(request, fetched, ran, decoding)
-                if exchange.copy is not None:
-                    exchange.copy.keep(request, ran)
-                if b"accept-encoding" not in exchange.headers or len(answer[0]) < MIN_COMPRESSED:
-                    send_answer(exchange, answer)
-                    counted.outcome = "ok"
-                else:
-                    later = _compressed(answer, exchange)
-            else:
-                later = _waited(serving, request, fetched, ran, decoding, exchange)
+            later = self._begin(exchange, model, counted)
         except Exception as error:  # noqa: BLE001 - the protocol wants an answer whatever happens
             send_error(exchange, counted.explain(error), model)
-        finally:
-            if later is None:
-                counted.end()
+            counted.end()
+            return
         if later is not None:
             exchange.task = asyncio.get_running_loop().create_task(self._later(later, counted, exchange))
         elif exchange.copy is not None:
             self._offer(counted, exchange)
+
+    def _begin(self, exchange: Exchange, model: Model, counted: Counted) -> Coroutine[Any, Any, Answer] | None:
+        """Answer and count the request and return None, or return what its answer has to wait for."""
+        serving = counted.admit(None)
+        begun = time.perf_counter()
+        body, length = self._body(exchange)
+        request = serving.decode(body, length)
+        decoded = time.perf_counter()
+        if self._shadower is not None and self._shadower.active:
+            exchange.copy = Copy(model.metrics, exchange.url, list(exchange.headers.items()), body, length)
+        fetched = serving.fetched(request)
+        ran = serving.executor.begin(fetched, request.inputs)
+        if not isinstance(ran, Ran):
+            return _waited(serving, request, fetched, ran, decoded - begun, exchange)
+        if exchange.copy is not None:
+            exchange.copy.keep(request, ran)
+        at_end = time.perf_counter()
+        answer, predictions = serving.encode(request, fetched, ran)
+        encoding = time.perf_counter() - at_end
+        if b"accept-encoding" in exchange.headers and len(answer[0]) >= MIN_COMPRESSED:
+            serving.count_run(ran.rows, ran.ran)
+            serving.count_answer(request.rows, ran, predictions, decoded - begun, encoding)
+            return _compressed(answer, exchange)
+        send_answer(exchange, answer)
+        counted.outcome = "ok"
+        seconds = counted.leave()
+        model.metrics.post_here(serving.count_whole, seconds, request.rows, ran, predictions, decoded - begun, encoding)
+        return None
 
     async def _later(self, answer: Coroutine[Any, Any, Answer], counted: Counted, exchange: Exchange) -> None:
         try:
