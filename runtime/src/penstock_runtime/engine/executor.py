@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
+from math import inf
 from pathlib import Path
 
 import onnxruntime as ort
@@ -60,19 +61,24 @@ class Executor:
     """
 
     def __init__(
-        self, session: Session, *, workers: int, max_queue: int, warmup: Warmup, batching: Batching = ALONE
+        self,
+        session: Session,
+        *,
+        workers: int,
+        max_queue: int,
+        warmup: Warmup,
+        batching: Batching = ALONE,
+        patience: float = inf,
     ) -> None:
-        """`warmup` tells what one row takes; where it failed nothing runs inline.
+        """`warmup` tells what one row takes; where it failed nothing runs inline. `patience`: see Pool.
 
         `batching` tells how many rows may run together, and whether that is worth it for tiny requests.
         """
         self._session = session
         joint = Joint(session, Bounds(batching.max_rows))
-        self._pool = Pool(joint, workers=workers, max_queue=max_queue)
+        self._pool = Pool(joint, workers=workers, max_queue=max_queue, patience=patience)
         self._turn = Turn(joint, self._count_turn) if batching.saved >= WORTH_COLLECTING_SECONDS else None
         self._idle_capacity = workers + max_queue
-        # Less than `capacity` ever is.
-        self.max_queue = max_queue
         self._on_run = self._pool.on_run
         self._strikes = 0
         self._runs = 0
@@ -120,7 +126,8 @@ class Executor:
     def begin(self, outputs: Sequence[str], inputs: dict[str, Tensor]) -> Ran | asyncio.Future[Ran] | None:
         """Run the model on `inputs` now or in this turn of the event loop, if it is tiny; None: it has to be `run`.
 
-        Raises what Session.run raises. Time is not kept. A run that is over is told to nobody: its caller has to count it.
+        Raises what Session.run raises. Time is not kept. A run that is over is told to nobody: the caller has to count
+        it.
         """
         start = time.perf_counter()
         elements = 0

@@ -38,7 +38,7 @@ class Counted:
         serving = current if version is None and current is not None else self.model.find(version)
         self.serving = serving
         serving.in_flight += 1
-        if serving.in_flight > serving.executor.max_queue and serving.in_flight > serving.executor.capacity:
+        if serving.in_flight > 1 and serving.in_flight > serving.executor.capacity:
             raise Overloaded
         return serving
 
