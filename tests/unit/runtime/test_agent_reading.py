@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 
 from penstock_runtime.server.agent import tfserving
 from penstock_runtime.server.agent.paths import Inference, find_inference
-from penstock_runtime.server.agent.reading import Reader, Reading
+from penstock_runtime.server.agent.reading import Reader, Reading, read_schema
 from penstock_runtime.server.settings import Feedback, read_feedback
 
 PREDICT = Inference("tfserving", "predict", versioned=False)
@@ -71,6 +72,43 @@ async def test_predictions(document: object, spec: dict[str, Any], rows: int, pr
 async def test_classes(results: object, predictions: list[object]) -> None:
     reading = await read({"results": results}, Inference("tfserving", "classify", versioned=False))
     assert reading.predictions == predictions
+
+
+KEYS = st.sampled_from(["name", "shape", "datatype", "data", "parameters", "binary_data_size"])
+VALUES = st.sampled_from([
+    "label", "INT64", "FP32", "BYTES", "BF16", [], [1], [2], [-1], [[1]], ["a"], [None], [2**70], 5, None, True, {},
+    {"binary_data_size": 8}, {"binary_data_size": "x"},
+])  # fmt: skip
+
+
+@given(st.lists(st.dictionaries(KEYS, VALUES), max_size=3), st.booleans())
+async def test_no_output_however_malformed_breaks_the_reader(entries: list[Any], as_metadata: bool) -> None:
+    complete = [{"name": "label", "datatype": "INT64", "shape": [1], "data": [7], **entry} for entry in entries]
+    reader = Reader(Feedback())
+    document = json.dumps({"inputs": [], "outputs": complete}).encode()
+    if as_metadata:
+        with suppress(ValueError):
+            reader.schema = read_schema(document)
+    reading = await reader.read(INFER, document, {})
+    assert reading.rows >= 0
+    assert len(reading.predictions) in (0, reading.rows)
+
+
+STATUS = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.sampled_from([
+        "model_version_status", "version", "state", "metadata", "signature_def", "serving_default", "model_spec",
+        "inputs", "outputs", "dtype", "tensor_shape", "dim", "size", "name", "datatype",
+    ]), inner),
+)  # fmt: skip
+
+
+@given(STATUS)
+def test_what_an_upstream_says_of_itself_is_read_or_refused(document: object) -> None:
+    body = json.dumps(document).encode()
+    for of in (tfserving.why_not_available, tfserving.read_metadata, read_schema):
+        with suppress(ValueError):
+            of(body)
 
 
 @given(st.recursive(

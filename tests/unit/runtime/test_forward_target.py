@@ -77,6 +77,7 @@ HEAD = b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\n"
     [
         (response(429, b"{}"), "refused"),
         (response(503, b"{}"), "refused"),
+        (response(502, b"{}"), "refused"),
         (b"", "dropped"),
         (b"HTTP/1.1 20", "dropped"),
         (HEAD + b"half", "dropped"),

@@ -41,6 +41,8 @@ class Answer:
             raise _no_answer(error) from None
         if any(dim < 0 for spec in self.specs for dim in spec.shape or ()):
             raise ValueError("a negative size")
+        if any(type(text) is not str for spec in self.specs for text in (spec.name, spec.datatype)):
+            raise ValueError("a name or datatype that is no text")
 
     def read(self, wanted: Container[str] | None = None) -> dict[str, Output]:
         """Return the outputs that are `wanted` (None: all) by name; raises ValueError."""

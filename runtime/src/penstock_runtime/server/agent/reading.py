@@ -5,14 +5,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import orjson
 
 from penstock_runtime.log import event
 from penstock_runtime.protocol.answer import Answer
 from penstock_runtime.protocol.binary_data import read_header_length
-from penstock_runtime.protocol.errors import ProtocolError
 from penstock_runtime.protocol.schema import ModelSchema, TensorSpec
 from penstock_runtime.server.agent import tfserving
 from penstock_runtime.server.agent.paths import Inference
@@ -72,7 +71,7 @@ class Reader:
             if inference.protocol == "oip":
                 return self._read_oip(body, headers.get(LENGTH_HEADER))
             return self._read_tfserving(body, inference.verb)
-        except (ValueError, ProtocolError, RecursionError) as error:
+        except Exception as error:  # noqa: BLE001 - whatever an upstream answers passes; who waits for it must not suffer
             self._complain(str(error))
             return Reading(1, ())
 
@@ -122,10 +121,14 @@ def read_schema(body: bytes) -> ModelSchema:
     """Return the schema in the protocol's metadata of a model; raises ValueError if it is none."""
     try:
         document = orjson.loads(body)
-        inputs, outputs = (
-            tuple(TensorSpec(entry["name"], entry["datatype"], None) for entry in document[side])
-            for side in ("inputs", "outputs")
-        )
+        inputs, outputs = (tuple(map(_read_spec, document[side])) for side in ("inputs", "outputs"))
     except (KeyError, TypeError) as error:
         raise ValueError(f"no metadata of a model: {type(error).__name__}") from None
     return ModelSchema(inputs, outputs)
+
+
+def _read_spec(entry: Mapping[str, Any]) -> TensorSpec:
+    name, datatype = entry["name"], entry["datatype"]
+    if type(name) is not str or type(datatype) is not str:
+        raise TypeError
+    return TensorSpec(name, datatype, None)

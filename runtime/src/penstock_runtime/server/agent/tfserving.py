@@ -144,4 +144,4 @@ def read_metadata(body: bytes) -> tuple[str, ModelSchema]:
 def _spec(name: str, info: Mapping[str, Any]) -> TensorSpec:
     shape = info.get("tensor_shape", {})
     dims = None if shape.get("unknown_rank") else tuple(int(dim["size"]) for dim in shape.get("dim", ()))
-    return TensorSpec(name, _DATATYPES.get(info["dtype"], info["dtype"]), dims)
+    return TensorSpec(name, _DATATYPES.get(info["dtype"], str(info["dtype"])), dims)
