@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from penstock_runtime.protocol.metadata import read_metadata
 from penstock_runtime.server.agent import tfserving
 from penstock_runtime.server.agent.paths import Inference, find_inference
-from penstock_runtime.server.agent.reading import Reader, Reading, read_schema
+from penstock_runtime.server.agent.reading import Reader, Reading
 from penstock_runtime.server.settings import Feedback, read_feedback
 
 PREDICT = Inference("tfserving", "predict", versioned=False)
@@ -88,7 +89,7 @@ async def test_no_output_however_malformed_breaks_the_reader(entries: list[Any],
     document = json.dumps({"inputs": [], "outputs": complete}).encode()
     if as_metadata:
         with suppress(ValueError):
-            reader.schema = read_schema(document)
+            reader.schema = read_metadata(document)
     reading = await reader.read(INFER, document, {})
     assert reading.rows >= 0
     assert len(reading.predictions) in (0, reading.rows)
@@ -106,7 +107,7 @@ STATUS = st.recursive(
 @given(STATUS)
 def test_what_an_upstream_says_of_itself_is_read_or_refused(document: object) -> None:
     body = json.dumps(document).encode()
-    for of in (tfserving.why_not_available, tfserving.read_metadata, read_schema):
+    for of in (tfserving.why_not_available, tfserving.read_metadata, read_metadata):
         with suppress(ValueError):
             of(body)
 

@@ -43,7 +43,10 @@ ELEMENTS: dict[str, Element] = {
 
 @dataclass(frozen=True, slots=True)
 class TensorSpec:
-    """One input or output: its name, V2 datatype and shape (-1 = any size; None = any rank)."""
+    """One input or output: its name, V2 datatype and shape (-1 = any size; None = any rank).
+
+    One of another server's model may have a datatype that is unknown here, and then no `element`.
+    """
 
     name: str
     datatype: str
@@ -52,7 +55,9 @@ class TensorSpec:
 
     def __post_init__(self) -> None:
         """Look up how its elements are held."""
-        object.__setattr__(self, "element", ELEMENTS[self.datatype])
+        element = ELEMENTS.get(self.datatype)
+        if element is not None:
+            object.__setattr__(self, "element", element)
 
     @property
     def dtype(self) -> np.dtype[Any]:

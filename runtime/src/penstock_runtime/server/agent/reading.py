@@ -5,9 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple
-
-import orjson
+from typing import NamedTuple
 
 from penstock_runtime.log import event
 from penstock_runtime.protocol.answer import Answer
@@ -115,20 +113,3 @@ class Reader:
             self._complained = True
             event(logger, "what an answer predicts cannot be told; labels for such ones cannot be compared",
                   level=logging.ERROR, error=error[:300])  # fmt: skip
-
-
-def read_schema(body: bytes) -> ModelSchema:
-    """Return the schema in the protocol's metadata of a model; raises ValueError if it is none."""
-    try:
-        document = orjson.loads(body)
-        inputs, outputs = (tuple(map(_read_spec, document[side])) for side in ("inputs", "outputs"))
-    except (KeyError, TypeError) as error:
-        raise ValueError(f"no metadata of a model: {type(error).__name__}") from None
-    return ModelSchema(inputs, outputs)
-
-
-def _read_spec(entry: Mapping[str, Any]) -> TensorSpec:
-    name, datatype = entry["name"], entry["datatype"]
-    if type(name) is not str or type(datatype) is not str:
-        raise TypeError
-    return TensorSpec(name, datatype, None)

@@ -10,10 +10,10 @@ from urllib.parse import quote
 
 from penstock_runtime.log import event
 from penstock_runtime.protocol.errors import Overloaded, ProtocolError, TimedOut, Unavailable
+from penstock_runtime.protocol.metadata import read_metadata
 from penstock_runtime.protocol.schema import ModelSchema
 from penstock_runtime.server.agent import tfserving
 from penstock_runtime.server.agent.paths import ProtocolName
-from penstock_runtime.server.agent.reading import read_schema
 from penstock_runtime.server.forward.http_client import Response
 from penstock_runtime.server.forward.message import MIN_RESPONSE, request_head
 from penstock_runtime.server.forward.setting import Address
@@ -185,7 +185,7 @@ class Readiness:
                 return
             try:
                 if self.protocol == "oip":
-                    self.schema = read_schema(response.body)
+                    self.schema = read_metadata(response.body)
                 else:
                     self.version, self.schema = tfserving.read_metadata(response.body)
             except ValueError as error:
