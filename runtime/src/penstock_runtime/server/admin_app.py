@@ -9,10 +9,12 @@ from typing import Any
 
 import orjson
 
+from penstock_runtime import __version__
 from penstock_runtime.engine.errors import ModelLoadError
 from penstock_runtime.protocol.decode import check_parameters
 from penstock_runtime.protocol.errors import InvalidRequest, ProtocolError, Unavailable
 from penstock_runtime.server.http import (
+    NAME,
     Disconnected,
     Receive,
     Scope,
@@ -35,23 +37,31 @@ MAX_REQUEST_BYTES = 2**20
 _FEEDBACK_PATH = re.compile(r"/v2/models/([^/]+)/feedback")
 _REPOSITORY_PATH = re.compile(r"/v2/repository/models/([^/]+)/(load|unload)")
 
+# Those of the protocol by their published names.
+_EXTENSIONS = ("model_repository", "penstock_feedback")
 _NO_CONTROL = "this server's models cannot be exchanged; it would have to be started with --model-control explicit"
 
 
 class AdminApp:
     """POST /v2/models/{model}/feedback, /v2/repository/index, /v2/repository/models/{model}/load and /unload.
 
-    And GET, PUT and DELETE of what is told.
+    And GET, PUT and DELETE of what is told, and what this port is.
     """
 
     def __init__(
-        self, repository: Repository, model_control: bool, told: Mapping[str, Told[Any]] = MappingProxyType({})
+        self,
+        repository: Repository,
+        model_control: bool,
+        told: Mapping[str, Told[Any]] = MappingProxyType({}),
+        tokens: bool = False,
     ) -> None:
         """Take feedback for the models of `repository`, and with `model_control` commands on it.
 
-        `told` are settings by name, each at /v2/{name}.
+        `told` are settings by name, each at /v2/{name}. `tokens`: whether it is described as asking for them.
         """
         self._repository = repository
+        self._tokens = tokens
+        self._extensions = (*_EXTENSIONS, *(f"penstock_{name}" for name in told))
         self._model_control = model_control
         self._told = {f"/v2/{name}": each for name, each in told.items()}
 
@@ -75,7 +85,10 @@ class AdminApp:
         headers = dict(scope["headers"])
         if path == "/openapi.json":
             require_method(scope, "GET", "HEAD")
-            return admin_document(self._repository)
+            return admin_document(self._repository, self._tokens)
+        if path == "/v2":
+            require_method(scope, "GET", "HEAD")
+            return {"name": NAME, "version": __version__, "extensions": self._extensions}
         if (match := _FEEDBACK_PATH.fullmatch(path)) is not None:
             model = self._repository.known(match[1])
             require_method(scope, "POST")

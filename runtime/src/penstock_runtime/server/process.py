@@ -56,16 +56,18 @@ class Process:
         self._grpc: GrpcListener | None = None
         limit = settings.serving.max_body_bytes
         data = self._observing.observe(
-            security.guard_data(DataApp(self._repository, limit, traffic.forwarder, traffic.shadower))
+            security.guard_data(
+                DataApp(self._repository, limit, traffic.forwarder, traffic.shadower, security.tokens is not None)
+            )
         )
         # What is observed goes by ASGI.
         direct = None
         if not self._observing.active:
             direct = Direct(self._repository, limit, traffic.forwarder, traffic.shadower, security.allows)
-        admin = PageApp(
-            self._repository, settings.revision, AdminApp(self._repository, settings.model_control, traffic.told)
+        admin = AdminApp(
+            self._repository, settings.model_control, traffic.told, tokens=security.admin_tokens is not None
         )
-        guarded = security.guard_admin(admin, page.PATHS)
+        guarded = security.guard_admin(PageApp(self._repository, settings.revision, admin), page.PATHS)
         try:
             ports = settings.worker or (settings.http_port, settings.admin_port, settings.metrics_port)
             for app, name, port, short in (
