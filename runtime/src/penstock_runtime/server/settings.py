@@ -115,7 +115,12 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--model-name", help="name in URLs (default: $PENSTOCK_MODEL, else the file's or folder's)")
     parser.add_argument("--host", help="address to listen on (default: every address)")
     parser.add_argument("--http-port", type=int, default=8080, help="inference and health")
-    parser.add_argument("--grpc-port", type=int, default=9000, help="inference and health over gRPC; -1: none")
+    parser.add_argument(
+        "--grpc-port",
+        type=int,
+        default=9000,
+        help="inference and health over gRPC; -1: none, as with tokens or TLS on http, which it lacks",
+    )
     parser.add_argument("--admin-port", type=int, default=9091, help="feedback")
     parser.add_argument("--metrics-port", type=int, default=9090, help="GET /metrics")
     parser.add_argument("--config-dir", type=Path, default=Path("/etc/penstock/revision"),
@@ -167,7 +172,8 @@ def read_settings(args: Namespace, env: Mapping[str, str]) -> Settings:
         revision=env.get("PENSTOCK_REVISION") or "none",
         host=args.host,
         http_port=args.http_port,
-        grpc_port=None if args.grpc_port < 0 else args.grpc_port,
+        # It has neither tokens nor TLS yet, and must not be the way around them.
+        grpc_port=None if args.grpc_port < 0 or secured.guards_data else args.grpc_port,
         admin_port=args.admin_port,
         metrics_port=args.metrics_port,
         config_dir=args.config_dir,
