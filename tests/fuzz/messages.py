@@ -42,7 +42,8 @@ def _inference(rng: random.Random, world: World) -> bytes:
     request = _valid(rng, name, world.schemas[name])
     for _ in range(rng.choice((0, 0, 0, 1, 1, 2))):
         _change(rng, request)
-    return request.SerializeToString()
+    payload: bytes = request.SerializeToString()
+    return payload
 
 
 def _valid(rng: random.Random, name: str, schema: ModelSchema) -> Any:
