@@ -119,7 +119,9 @@ def plans(name: str, model: ModelFile, folder: Path, http_port: int, grpc_port: 
             module = "penstock_runtime" if name == PENSTOCK else "bench.server.apps.lean"
             words = [sys.executable, "-m", module, "serve", "--model-path", path, "--model-name", "m",
                      "--host", "127.0.0.1", "--http-port", str(http_port), "--grpc-port", str(grpc_port),
-                     "--admin-port", "0", "--metrics-port", "0"]  # fmt: skip
+                     "--admin-port", "0", "--metrics-port", "0",
+                     # Else gRPC connections have an age, and h2load does not open others in their place.
+                     "--drain-seconds", "0"]  # fmt: skip
             return [Plan(words, _env(ROOT / "runtime/src"), http_port)]
         case "bare":
             both = (("bare_http", http_port), ("bare_grpc", grpc_port))

@@ -202,6 +202,33 @@ async def test_the_line_is_as_long_as_it_is_told_whatever_runs_together(patient:
         assert [ran.outputs[0][0, 0] for ran in done] == [0, 2, 4, 6]
 
 
+async def test_the_line_is_no_longer_than_what_can_be_answered_in_time(patient: Session) -> None:
+    pool = Pool(Joint(patient, Bounds(1)), workers=1, max_queue=1000, patience=0.5)
+    for _ in range(30):
+        await pool.run(DOUBLE, request(1, loops=100), 60)
+    tasks = [asyncio.create_task(pool.run(DOUBLE, request(1, loops=100), 60)) for _ in range(1000)]
+    await asyncio.sleep(0)
+    refused = [task for task in tasks if task.done()]
+    assert all(isinstance(task.exception(), Overloaded) for task in refused), "they are refused at once"
+    answered = [task for task in tasks if task not in refused]
+    assert 1 < len(answered) < 500
+    started = asyncio.get_running_loop().time()
+    await asyncio.gather(*answered)
+    assert asyncio.get_running_loop().time() - started < 5, "as long as they were given, and what a busy machine adds"
+    await pool.run(DOUBLE, request(1), 60)
+    pool.close()
+
+
+async def test_a_single_long_run_turns_nobody_away_for_long(patient: Session) -> None:
+    pool = Pool(Joint(patient, Bounds(1)), workers=1, max_queue=8, patience=0.05)
+    await pool.run(DOUBLE, request(1, loops=3000), 60)
+    for _ in range(20):
+        await pool.run(DOUBLE, request(1), 60)
+    tasks = [asyncio.create_task(pool.run(DOUBLE, request(1), 60)) for _ in range(9)]
+    assert len(await asyncio.gather(*tasks)) == 9
+    pool.close()
+
+
 async def test_without_a_line_one_after_the_other_is_never_refused(patient: Session) -> None:
     pool = Pool(Joint(patient, Bounds(32)), workers=1, max_queue=0)
     for value in range(200):

@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
+from math import inf
 from pathlib import Path
 
 import onnxruntime as ort
@@ -60,15 +61,22 @@ class Executor:
     """
 
     def __init__(
-        self, session: Session, *, workers: int, max_queue: int, warmup: Warmup, batching: Batching = ALONE
+        self,
+        session: Session,
+        *,
+        workers: int,
+        max_queue: int,
+        warmup: Warmup,
+        batching: Batching = ALONE,
+        patience: float = inf,
     ) -> None:
-        """`warmup` tells what one row takes; where it failed nothing runs inline.
+        """`warmup` tells what one row takes; where it failed nothing runs inline. `patience`: see Pool.
 
         `batching` tells how many rows may run together, and whether that is worth it for tiny requests.
         """
         self._session = session
         joint = Joint(session, Bounds(batching.max_rows))
-        self._pool = Pool(joint, workers=workers, max_queue=max_queue)
+        self._pool = Pool(joint, workers=workers, max_queue=max_queue, patience=patience)
         self._turn = Turn(joint, self._count_turn) if batching.saved >= WORTH_COLLECTING_SECONDS else None
         self._idle_capacity = workers + max_queue
         self._on_run = self._pool.on_run
@@ -110,27 +118,33 @@ class Executor:
         begun = self.begin(outputs, inputs)
         if begun is None:
             return await self._pool.run(outputs, inputs, seconds)
-        return begun if isinstance(begun, Ran) else await begun
+        if not isinstance(begun, Ran):
+            return await begun
+        self._on_run(begun.rows, begun.ran)
+        return begun
 
     def begin(self, outputs: Sequence[str], inputs: dict[str, Tensor]) -> Ran | asyncio.Future[Ran] | None:
         """Run the model on `inputs` now or in this turn of the event loop, if it is tiny; None: it has to be `run`.
 
-        Raises what Session.run raises. Time is not kept.
+        Raises what Session.run raises. Time is not kept. A run that is over is told to nobody: the caller has to count
+        it.
         """
         start = time.perf_counter()
-        if start < self._inline_again or sum([array.size for array in inputs.values()]) > self.inline_elements:
+        elements = 0
+        for array in inputs.values():
+            elements += array.size
+        if elements > self.inline_elements or start < self._inline_again:
             return None
         if self._turn is not None and not self._turn.first():
             return self._turn.join(outputs, inputs)
-        ran = self._run_tiny(outputs, inputs, start)
-        self._on_run(ran.rows, ran.ran)
-        return ran
+        return self._run_tiny(outputs, inputs, start)
 
     def _run_tiny(self, outputs: Sequence[str], inputs: dict[str, Tensor], start: float) -> Ran:
         result = self._session.run(outputs, inputs)
         ran = time.perf_counter() - start
-        # A process that had to wait for the CPU looks like a slow model: the same run once more tells them apart.
-        self._watch(ran if ran <= TOO_LONG_SECONDS else min(ran, self._time(outputs, inputs)), start)
+        if ran > TOO_LONG_SECONDS or self._strikes:
+            # A process that had to wait for the CPU looks like a slow model: the same run once more tells them apart.
+            self._watch(ran if ran <= TOO_LONG_SECONDS else min(ran, self._time(outputs, inputs)), start)
         return Ran(result, 0.0, ran, count_rows(inputs))
 
     def _time(self, outputs: Sequence[str], inputs: dict[str, Tensor]) -> float:

@@ -12,12 +12,16 @@ import time
 from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from math import inf
 
 from penstock_runtime.engine.joint import Finished, Joint, timed_out
 from penstock_runtime.engine.line import Job, Line, Ran
 from penstock_runtime.engine.rows import count_bytes, count_rows, group_of
 from penstock_runtime.engine.session import Tensor
 from penstock_runtime.protocol.errors import Overloaded
+
+# How much of the pace is the latest run's.
+_SLOWER, _QUICKER = 0.1, 0.5
 
 
 class Pool:
@@ -27,11 +31,19 @@ class Pool:
     ended well.
     """
 
-    def __init__(self, joint: Joint, *, workers: int, max_queue: int) -> None:
-        """Run the model by `joint`."""
+    def __init__(self, joint: Joint, *, workers: int, max_queue: int, patience: float = inf) -> None:
+        """Run the model by `joint`.
+
+        `patience`: seconds that requests may take. The line is never longer than what runs in that time, as far as
+        the latest runs tell, so that a request that could not be answered in time is refused at once.
+        """
         self._joint = joint
         self._threads = ThreadPoolExecutor(workers, thread_name_prefix="infer")
         self._max_queue = max_queue
+        self._workers = workers
+        self._patience = patience
+        # Seconds of a thread that a request takes, of late.
+        self._pace = 0.0
         self._line = Line(joint.bounds)
         # Guards the line, `_free` and `_taken`, which threads change as well.
         self._lock = threading.Lock()
@@ -50,7 +62,7 @@ class Pool:
     @property
     def capacity(self) -> int:
         """How many requests may be under way: those that run or were just answered, and a full line."""
-        return self._max_queue + self.inside - len(self._line) + self._free
+        return self._longest + self.inside - len(self._line) + self._free
 
     async def run(self, outputs: Sequence[str], inputs: dict[str, Tensor], seconds: float) -> Ran:
         """Run the model on `inputs` within `seconds`.
@@ -59,7 +71,7 @@ class Pool:
         timeout, or if the caller is cancelled, a waiting request is dropped; a run that nobody waits for any
         more is told to stop.
         """
-        if not self._free and len(self._line) >= self._max_queue:
+        if not self._free and len(self._line) >= self._longest:
             raise Overloaded
         loop = asyncio.get_running_loop()
         job = Job(outputs, inputs, count_rows(inputs), count_bytes(inputs), self._group(outputs, inputs),
@@ -84,6 +96,13 @@ class Pool:
         for job in dropped:
             job.future.cancel()
         self._threads.shutdown(wait=False, cancel_futures=True)
+
+    @property
+    def _longest(self) -> int:
+        if self._pace * self._max_queue <= self._patience * self._workers:
+            return self._max_queue
+        # One may wait whatever the pace says: it is how a pace is found that has changed.
+        return max(1, int(self._patience * self._workers / self._pace))
 
     def _group(self, outputs: Sequence[str], inputs: dict[str, Tensor]) -> Hashable | None:
         return group_of(outputs, inputs) if self._joint.bounds.rows > 1 else None
@@ -115,6 +134,10 @@ class Pool:
     def _settle(self, finished: Finished) -> None:
         self._settled += len(finished.results)
         finished.settle()
+        if finished.seconds:
+            pace = finished.seconds / len(finished.results)
+            # Slower by and by, quicker at once: a single long run must not turn away those behind it.
+            self._pace += (_SLOWER if pace > self._pace else _QUICKER) * (pace - self._pace)
         if finished.rows:
             self.on_run(finished.rows, finished.seconds)
 

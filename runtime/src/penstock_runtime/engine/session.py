@@ -58,6 +58,8 @@ class Session:
             self._session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         except Exception as error:  # noqa: BLE001 - whatever a corrupt file provokes is a failed load
             raise ModelLoadError(f"ONNX Runtime cannot load {path.name}: {plain_text(error)}") from None
+        # The wrapper checks inputs that have been checked already, which takes as long as a small model.
+        self._run = getattr(self._session, "_sess", self._session).run
         self.schema = ModelSchema(
             tuple(_describe(arg, "input") for arg in self._session.get_inputs()),
             tuple(_describe(arg, "output") for arg in self._session.get_outputs()),
@@ -75,7 +77,7 @@ class Session:
         Setting `options.terminate` from another thread ends the run.
         """
         try:
-            result: list[Tensor] = self._session.run(outputs, inputs, options)
+            result: list[Tensor] = self._run(outputs, inputs, options)
         except ort.capi.onnxruntime_pybind11_state.InvalidArgument as error:
             raise InvalidRequest(f"the model refused the input: {plain_text(error)}") from None
         except Exception as error:  # noqa: BLE001 - the model's kernels may raise anything

@@ -56,9 +56,10 @@ class Decoder:
             binary_output = _flag(check_parameters(message["parameters"], "the request"), "binary_data_output")
         blobs = _NO_BLOBS if header_length is None else Blobs(body, header_length)
         inputs = self._decode_inputs(message.get("inputs"), text, blobs)
-        blobs.finish()
+        if header_length is not None:
+            blobs.finish()
         outputs = message.get("outputs")
-        if not outputs and _absent(outputs):
+        if outputs is None or outputs == []:
             wanted = self._fit.all_outputs
             binary = frozenset(wanted) if binary_output else NONE
         else:
@@ -71,12 +72,17 @@ class Decoder:
         if type(entries) is not list:
             raise InvalidRequest("'inputs' must be a list of tensors")
         inputs: dict[str, np.ndarray[Any, Any]] = {}
+        known = self._fit.inputs
         for entry in entries:
             if type(entry) is not dict:
                 raise InvalidRequest("every element of 'inputs' must be an object")
-            spec = self._fit.find_input(entry.get("name"), inputs)
+            name = entry.get("name")
+            spec = known.get(name) if type(name) is str else None
+            if spec is None or name in inputs:
+                spec = self._fit.find_input(name, inputs)
             inputs[spec.name] = self._decode_tensor(entry, spec, text, blobs)
-        self._fit.check_given(inputs)
+        if len(inputs) != len(self._fit.inputs):
+            self._fit.check_given(inputs)
         return inputs
 
     def _decode_tensor(
@@ -85,7 +91,8 @@ class Decoder:
         size = None
         if "parameters" in entry:
             size = check_parameters(entry["parameters"], f"input {quote(spec.name)}").get("binary_data_size")
-        self._fit.check_datatype(entry.get("datatype"), spec)
+        if entry.get("datatype") != spec.datatype:
+            self._fit.check_datatype(entry.get("datatype"), spec)
         shape = self._fit.check_shape(entry.get("shape"), spec)
         if size is not None:
             if "data" in entry:
@@ -139,10 +146,6 @@ def _parse(text: bytes) -> dict[str, Any]:
     if type(message) is not dict:
         raise InvalidRequest("the body must be a JSON object with a list 'inputs'")
     return message
-
-
-def _absent(outputs: object) -> bool:
-    return outputs is None or outputs == []
 
 
 def check_parameters(value: object, where: str) -> dict[str, Any]:

@@ -77,7 +77,15 @@ class Fit:
                 raise _no_shape(spec)
             # A size of 0 hides the others, and a model may make a tensor of those alone.
             elements *= dim or 1
-        if not _fits(shape, spec.shape):
+        expected = spec.shape
+        if expected is None:
+            fits = len(shape) <= MAX_DIMENSIONS
+        else:
+            fits = len(shape) == len(expected)
+            for want, got in zip(expected, shape, strict=False):
+                if want not in (-1, got):
+                    fits = False
+        if not fits:
             raise InvalidRequest(
                 f"input {quote(spec.name)}: shape {shape} does not fit the model's "
                 + (f"{list(spec.shape)} (-1: any size)" if spec.shape is not None else f"{MAX_DIMENSIONS} dimensions")
@@ -119,14 +127,3 @@ def count_rows(inputs: dict[str, np.ndarray[Any, Any]]) -> int:
 
 def _no_shape(spec: TensorSpec) -> InvalidRequest:
     return InvalidRequest(f"input {quote(spec.name)}: 'shape' must be a list of integers >= 0")
-
-
-def _fits(shape: list[int], expected: tuple[int, ...] | None) -> bool:
-    if expected is None:
-        return len(shape) <= MAX_DIMENSIONS
-    if len(shape) != len(expected):
-        return False
-    for want, got in zip(expected, shape, strict=True):  # noqa: SIM110 - all() takes twice as long
-        if want not in (-1, got):
-            return False
-    return True

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import struct
+from collections.abc import Callable
+from functools import lru_cache
 from itertools import chain
 from typing import Any
 
@@ -41,11 +43,16 @@ def read_json_data(data: object, shape: list[int], spec: TensorSpec, text: bytes
     if len(flat) <= _FEW or _may_hold_booleans(text):
         _check_types(flat, spec, element)
     try:
-        packed = struct.pack(f"<{len(flat)}{element.code}", *flat)
+        packed = _packer(len(flat), element.code)(*flat)
     except (struct.error, OverflowError):
         _check_types(flat, spec, element)
         raise InvalidRequest(f"input {quote(spec.name)}: a value is out of the range of {spec.datatype}") from None
-    return np.frombuffer(packed, element.dtype).reshape(shape)
+    return np.ndarray(shape, element.dtype, packed)
+
+
+@lru_cache(256)
+def _packer(count: int, code: str) -> Callable[..., bytes]:
+    return struct.Struct(f"<{count}{code}").pack
 
 
 def _check_types(flat: list[Any], spec: TensorSpec, element: Element) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -48,11 +48,11 @@ class TensorSpec:
     name: str
     datatype: str
     shape: tuple[int, ...] | None
+    element: Element = field(init=False, repr=False, compare=False)
 
-    @property
-    def element(self) -> Element:
-        """How its elements are held."""
-        return ELEMENTS[self.datatype]
+    def __post_init__(self) -> None:
+        """Look up how its elements are held."""
+        object.__setattr__(self, "element", ELEMENTS[self.datatype])
 
     @property
     def dtype(self) -> np.dtype[Any]:

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Iterable
 from time import perf_counter
 from typing import Any
 
+import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from penstock_runtime.server.direct import Direct
@@ -63,13 +63,21 @@ class _Exchange:
         """Whether the answer is on its way: it goes as a whole."""
         return self.response_complete
 
-    def send(self, parts: Iterable[bytes], close: bool = False) -> None:
-        """Send the whole answer; its first part lacks the empty line behind the headers."""
-        head, body = parts
+    def send(self, answer: bytes, close: bool) -> None:
+        """Send the whole answer, and close the connection with it if asked to, or if it is not to be kept."""
         self.response_complete = True
         if self.disconnected:
             return
-        self._connection.answer(head, body, self.keep_alive and not close, say_so=not close)
+        connection = self._connection
+        connection.transport.write(answer)
+        if close or not self.keep_alive:
+            connection.transport.close()
+        elif connection.pipeline:
+            connection.on_response_complete()
+        else:
+            connection.timeout_keep_alive_task = connection.loop.call_later(
+                connection.timeout_keep_alive, connection.timeout_keep_alive_handler
+            )
 
 
 class Connection(HttpToolsProtocol):
@@ -99,11 +107,13 @@ class Connection(HttpToolsProtocol):
             self._begin_cycle()
         else:
             self._exchange = exchange = _Exchange(self, self._began, self.url, self.headers)
-            if not _UNUSUAL.isdisjoint(exchange.headers) or not self._is_allowed(exchange.headers):
+            direct = self.direct
+            unusual = not _UNUSUAL.isdisjoint(exchange.headers)
+            if unusual or direct is None or (direct.allows is not None and not direct.allows(exchange.headers)):
                 self._leave_short_way()
-            elif self.direct is not None:
+            elif direct.forwards:
                 self._decided = True
-                self._route = self.direct.choose(self._model, self.headers)
+                self._route = direct.choose(self._model, self.headers)
                 if self._route is not None:
                     self._leave_short_way()
 
@@ -115,10 +125,6 @@ class Connection(HttpToolsProtocol):
         if parser.get_method() != b"POST" or parser.get_http_version() != "1.1" or parser.should_upgrade():
             return None
         return self.direct.model_at(self.url)
-
-    def _is_allowed(self, headers: dict[bytes, bytes]) -> bool:
-        allows = None if self.direct is None else self.direct.allows
-        return allows is None or allows(headers)
 
     def _begin_cycle(self) -> None:
         url, headers, expect = self.url, self.headers, self.expect_100_continue
@@ -140,7 +146,17 @@ class Connection(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Parse what came."""
-        super().data_received(data)
+        if self.timeout_keep_alive_task is not None:
+            self.timeout_keep_alive_task.cancel()
+            self.timeout_keep_alive_task = None
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserError:
+            self.send_400_response("")
+            return
+        except httptools.HttpParserUpgrade:
+            # Nothing that we would upgrade to: such a request is answered as it is.
+            return
         if self._model is not None and not self.transport.is_closing():
             self._leave_short_way()
 
@@ -164,14 +180,6 @@ class Connection(HttpToolsProtocol):
         if exchange.task is not None:
             self.tasks.add(exchange.task)
             exchange.task.add_done_callback(self.tasks.discard)
-
-    def answer(self, head: bytes, body: bytes, keep_alive: bool, say_so: bool) -> None:
-        """Send the answer of a request on the short way; `say_so`: tell the client if the connection ends."""
-        end = b"\r\n" if keep_alive or not say_so else b"connection: close\r\n\r\n"
-        self.transport.write(b"".join((head, end, body)))
-        if not keep_alive:
-            self.transport.close()
-        self.on_response_complete()
 
     def eof_received(self) -> bool:  # type: ignore[override] # as asyncio has it; uvicorn returns nothing
         """Keep the connection for requests that have come whole, if their client may still read the answers.

@@ -34,9 +34,11 @@ class Counted:
 
     def admit(self, version: str | None) -> Serving:
         """Return what answers it; raises ProtocolError: 404, 503, or 429 where too many are under way."""
-        serving = self.serving = self.model.find(version)
+        current = self.model.current
+        serving = current if version is None and current is not None else self.model.find(version)
+        self.serving = serving
         serving.in_flight += 1
-        if serving.in_flight > serving.executor.capacity:
+        if serving.in_flight > 1 and serving.in_flight > serving.executor.capacity:
             raise Overloaded
         return serving
 
@@ -47,13 +49,17 @@ class Counted:
             return error
         return unexpected(error)
 
+    def leave(self) -> float:
+        """Be under way no more, without being counted; return the seconds since it came."""
+        self._repository.in_flight -= 1
+        if self.serving is not None:
+            self.serving.in_flight -= 1
+        return time.perf_counter() - self.start
+
     def end(self) -> None:
         """Count it."""
-        seconds = time.perf_counter() - self.start
+        seconds = self.leave()
         serving, metrics = self.serving, self.model.metrics
-        self._repository.in_flight -= 1
-        if serving is not None:
-            serving.in_flight -= 1
         if self.outcome is None:
             return
         if self.shadow:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -55,6 +55,7 @@ class Serving:
     def __post_init__(self) -> None:
         """Prepare what every request needs."""
         self._decoder = Decoder(self.schema)
+        self.decode = self._decoder.decode
         self._datatypes = {spec.name: spec.datatype for spec in self.schema.outputs}
         self.revision_header: Header = (b"penstock-revision", self.metrics.revision.encode())
 
@@ -95,16 +96,12 @@ class Serving:
             seen.asked, seen.ran = begun + decoding, ran
         if outputs is not None:
             outputs.update(zip(request.outputs, ran.outputs, strict=False))
-        return self._encode(request, fetched, ran)[0] if shadow else self.finish(request, fetched, ran, decoding)
-
-    def decode(self, body: bytes, header_length: int | None) -> InferRequest:
-        """Return the request whose first `header_length` bytes are JSON (None: all); raises ProtocolError."""
-        return self._decoder.decode(body, header_length)
+        return self.encode(request, fetched, ran)[0] if shadow else self.finish(request, fetched, ran, decoding)
 
     def finish(self, request: InferRequest, fetched: Sequence[str], ran: Ran, decoding: float) -> Answer:
         """Return the answer to `request`, of which `ran` gave the outputs `fetched`, and count it."""
         begun = time.perf_counter()
-        answer, predictions = self._encode(request, fetched, ran)
+        answer, predictions = self.encode(request, fetched, ran)
         self.count_answer(request.rows, ran, predictions, decoding, time.perf_counter() - begun)
         return answer
 
@@ -122,10 +119,10 @@ class Serving:
             return ()
         return judge.decide(ran.outputs[fetched.index(decided)], rows)
 
-    def tensors(self, request: InferRequest, ran: Ran) -> list[tuple[str, str, Tensor]]:
+    def tensors(self, request: InferRequest, ran: Ran) -> Iterable[tuple[str, str, Tensor]]:
         """Return the outputs that `request` asks for, each as name, datatype, array."""
-        datatypes = self._datatypes
-        return [(name, datatypes[name], array) for name, array in zip(request.outputs, ran.outputs, strict=False)]
+        names = request.outputs
+        return zip(names, map(self._datatypes.__getitem__, names), ran.outputs, strict=False)
 
     def count_answer(
         self, rows: int, ran: Ran, predictions: Sequence[Prediction], decoding: float, encoding: float
@@ -137,12 +134,22 @@ class Serving:
         metrics.queue_seconds.observe(ran.queued)
         metrics.count_predictions(predictions)
 
+    def count_whole(
+        self, seconds: float, rows: int, ran: Ran, predictions: Sequence[Prediction], decoding: float, encoding: float
+    ) -> None:
+        """Count an answered request that had a run to itself, and took `seconds` in all. On the event loop."""
+        self.metrics.requests["ok"] += 1
+        self.metrics.request_seconds.observe(seconds)
+        self.statistics.ended(seconds, True)
+        self.count_run(ran.rows, ran.ran)
+        self.count_answer(rows, ran, predictions, decoding, encoding)
+
     async def rehearse(self) -> None:
         """Go the whole way once with a synthetic request, uncounted, so that the first user need not."""
         with suppress(ProtocolError):
             request = self._decoder.decode(*synthetic_request(self.schema))
             fetched = self.fetched(request)
-            self._encode(request, fetched, await self.executor.run(fetched, request.inputs, self.timeout))
+            self.encode(request, fetched, await self.executor.run(fetched, request.inputs, self.timeout))
 
     async def try_out(self, body: bytes) -> bytes:
         """Return the answer to a request in JSON that counts nowhere and waits for nobody; raises ProtocolError."""
@@ -152,7 +159,8 @@ class Serving:
         ran = await self.executor.run_apart(request.outputs, request.inputs, self.timeout)
         return encode_response(self.name, self.version, request.id, self.tensors(request, ran))[0]
 
-    def _encode(self, request: InferRequest, fetched: Sequence[str], ran: Ran) -> tuple[Answer, Sequence[Prediction]]:
+    def encode(self, request: InferRequest, fetched: Sequence[str], ran: Ran) -> tuple[Answer, Sequence[Prediction]]:
+        """Return the answer to `request`, of which `ran` gave the outputs `fetched`, and what was predicted."""
         predictions = self.decide(fetched, ran, request.rows)
         response, length = encode_response(
             self.name, self.version, request.id, self.tensors(request, ran), request.binary

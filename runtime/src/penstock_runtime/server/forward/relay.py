@@ -52,6 +52,8 @@ class Forwarder:
         self._max_body_bytes = max_body_bytes
         self._timeout = timeout
         self._route: Route | None = None
+        # Whether a setting is in force; asked for each request.
+        self.active = False
 
     def apply(self, setting: Forwarding | None) -> None:
         """Put `setting` in force for all requests that begin from now on; None: forward nothing."""
@@ -64,6 +66,7 @@ class Forwarder:
             header = None if setting.header is None else setting.header.encode()
             sticky = Sticky(setting.share, setting.salt)
             self._route = Route(setting, header, {}, sticky, target, Counter())
+        self.active = self._route is not None
         if before is not None and (self._route is None or self._route.target is not before.target):
             before.target.close()
 
@@ -88,6 +91,7 @@ class Forwarder:
         if self._route is not None:
             self._route.target.abort()
             self._route = None
+            self.active = False
 
     def choose(self, model: str, headers: Sequence[Header]) -> Route | None:
         """Return where a request to `model` with these headers goes, None if it is answered here."""

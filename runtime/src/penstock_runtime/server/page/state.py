@@ -29,6 +29,7 @@ def state(repository: Repository, uptime: float) -> dict[str, Any]:
 
 def _model(model: Model) -> dict[str, Any]:
     metrics = model.metrics
+    metrics.settle()
     return {
         "name": model.name,
         "state": model.state,

@@ -58,7 +58,8 @@ async def load_version(
     session, batching = tried.session, tried.batching
     workers = concurrent_runs(tried.quota, session.threads)
     statistics = Statistics()
-    executor = Executor(session, workers=workers, max_queue=limits.max_queue, warmup=tried.warmup, batching=batching)
+    executor = Executor(session, workers=workers, max_queue=limits.max_queue, warmup=tried.warmup, batching=batching,
+                        patience=limits.timeout)  # fmt: skip
     try:
         serving = Serving(
             name=name, version=file.version, schema=session.schema, executor=executor,
