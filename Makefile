@@ -30,6 +30,9 @@ e2e:  ## end-to-end tests on a kind cluster (brings it up)
 bench-server:  ## the model server beside others, a quarter of an hour (BENCH=quick; CASES="iris-json conv"; PROFILE=iris-json-64)
 	@bench/server/run $(if $(filter quick,$(BENCH)),--quick) $(if $(CASES),--cases "$(CASES)") $(if $(PROFILE),--profile $(PROFILE))
 
+soak:  ## ten million requests with a hundred exchanges of the model (ARGS="--requests 1000000")
+	@py=$(PY); $$py -m bench.soak $(ARGS)
+
 check:  ## format, lint, types, import contracts, generated files, chart
 	@dev/check
 
@@ -51,4 +54,4 @@ kubeconfig:  ## print the path of the cluster's kubeconfig
 down:  ## remove the cluster
 	@e2e/cluster/down
 
-.PHONY: help demo test browser-test conformance fuzz e2e bench-server check generate format lock up kubeconfig down
+.PHONY: help demo test browser-test conformance fuzz e2e bench-server soak check generate format lock up kubeconfig down

@@ -1,0 +1,161 @@
+"""`make soak`: ten million requests, the model exchanged every hundred thousand; memory and descriptors watched."""
+
+from __future__ import annotations
+
+import argparse
+import http.client
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from rich.console import Console
+
+from bench.server import host
+from bench.server.processes import CLIENT_CORE, Process, free_ports, pinned
+from bench.server.tools import read_wrk, wrk_script
+from bench.soak import report
+from bench.soak.models import write_twins
+from bench.soak.samples import Sample, judge, look
+from e2e.cluster.console import Problem, telling_line
+from e2e.cluster.places import ROOT
+
+BODY = b'{"inputs":[{"name":"X","datatype":"FP32","shape":[1,4],"data":[5.1,3.5,1.4,0.2]}]}'
+ANSWERED = re.compile(r'^penstock_requests_total\{.*outcome="(\w+)"\} (\d+)$', re.MULTILINE)
+POLL_SECONDS = 0.25
+TELL_SECONDS = 5.0
+FOREVER_SECONDS = 86400
+
+
+@dataclass
+class Soak:
+    """One run. `failed`: requests that were not answered with 200, by the server's own count."""
+
+    pid: int
+    ports: dict[str, int]
+    model: Path
+    twins: tuple[Path, Path]
+    samples: list[Sample] = field(default_factory=list)
+    exchanges: int = 0
+    failed: int = 0
+    labels: int = 0
+
+    def answered(self) -> int:
+        """Return how many requests were answered well."""
+        counts = {outcome: int(count) for outcome, count in ANSWERED.findall(self._call("metrics", "GET", "/metrics"))}
+        self.failed = sum(counts.values()) - counts["ok"]
+        return counts["ok"]
+
+    def exchange(self) -> None:
+        """Put the other twin into the model's place and have it loaded; and send a label, as others would."""
+        new = self.model.with_suffix(".new")
+        new.write_bytes(self.twins[(self.exchanges + 1) % 2].read_bytes())
+        new.rename(self.model)
+        self._call("admin", "POST", "/v2/repository/models/m/load")
+        self.exchanges += 1
+        connection = http.client.HTTPConnection("127.0.0.1", self.ports["http"], timeout=60)
+        connection.request("POST", "/v2/models/m/infer", BODY)
+        reply = connection.getresponse()
+        reply.read()
+        connection.close()
+        label = json.dumps([{"id": reply.headers["penstock-prediction-id"], "label": 0}])
+        self.labels += json.loads(self._call("admin", "POST", "/v2/models/m/feedback", label))["accepted"]
+
+    def watch(self, requests: int, every: int, wrk: subprocess.Popen[str], console: Console) -> None:
+        """Exchange the model every so many requests until all are answered; Problem if the load ends before."""
+        began = told = time.monotonic()
+        while (done := self.answered()) < requests:
+            if wrk.poll() is not None:
+                raise Problem("the load ended by itself", wrk.communicate()[0])
+            if done >= (self.exchanges + 1) * every:
+                self.exchange()
+                self.samples.append(look(self.pid, done))
+            if time.monotonic() - told >= TELL_SECONDS:
+                told = time.monotonic()
+                now = look(self.pid, done)
+                console.print(f"{told - began:6.0f} s  {done:,} requests, {self.exchanges} exchanges, {self.failed} "
+                              f"failed, {now.memory_mb:.1f} MB, {now.descriptors} descriptors, {now.threads} threads",
+                              markup=False, highlight=False)  # fmt: skip
+            time.sleep(POLL_SECONDS)
+
+    def _call(self, port: str, method: str, path: str, body: str | None = None) -> str:
+        connection = http.client.HTTPConnection("127.0.0.1", self.ports[port], timeout=60)
+        try:
+            connection.request(method, path, body)
+            reply = connection.getresponse()
+            text = reply.read().decode()
+            if reply.status != 200:
+                raise Problem(f"{method} {path} was answered with {reply.status}", text)
+            return text
+        finally:
+            connection.close()
+
+
+def run(requests: int, every: int, connections: int, console: Console) -> report.Result:
+    """Return what came of it; Problem if it could not be run."""
+    with tempfile.TemporaryDirectory(prefix="penstock-soak-") as name:
+        folder = Path(name)
+        twins = write_twins()
+        model = folder / "model" / "model.onnx"
+        model.parent.mkdir()
+        model.write_bytes(twins[0].read_bytes())
+        (folder / "body").write_bytes(BODY)
+        script = folder / "load.lua"
+        script.write_text(wrk_script(folder / "body", {"content-type": "application/json"}))
+        ports = dict(zip(("http", "grpc", "admin", "metrics"), free_ports(4), strict=True))
+        words = [sys.executable, "-m", "penstock_runtime", "serve", "--model-path", str(model.parent),
+                 "--model-name", "m", "--host", "127.0.0.1", "--model-control", "explicit"]  # fmt: skip
+        words += [word for port, number in ports.items() for word in (f"--{port}-port", str(number))]
+        env = {"PYTHONPATH": str(ROOT / "runtime/src"), "PYTHONSAFEPATH": "1"}
+        server = Process(words, env, folder / "server.log")
+        url = f"http://127.0.0.1:{ports['http']}/v2/models/m/infer"
+        wrk = None
+        try:
+            server.wait_ready(ports["http"], "/v2/health/ready")
+            load = pinned(CLIENT_CORE, ["wrk", "-t1", f"-c{connections}", f"-d{FOREVER_SECONDS}s", "--timeout", "60s",
+                                        "-s", str(script), url])  # fmt: skip
+            wrk = subprocess.Popen(load, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+            soak = Soak(server.pid, ports, model, twins)
+            began = time.monotonic()
+            soak.watch(requests, every, wrk, console)
+            wrk.send_signal(signal.SIGINT)
+            outcome = read_wrk(wrk.communicate(timeout=60)[0])
+            seconds = time.monotonic() - began
+            return report.Result(soak.answered(), soak.exchanges, soak.failed, soak.labels, outcome.errors, seconds,
+                                 judge(soak.samples), soak.samples, host.look())  # fmt: skip
+        finally:
+            if wrk is not None and wrk.poll() is None:
+                wrk.kill()
+                wrk.wait()
+            server.close()
+
+
+def main() -> int:
+    """Run the command."""
+    parser = argparse.ArgumentParser(prog="make soak", description=__doc__)
+    parser.add_argument("--requests", type=int, default=10_000_000, help="to be answered (10,000,000)")
+    parser.add_argument("--every", type=int, default=100_000, help="requests between exchanges of the model (100,000)")
+    parser.add_argument("--connections", type=int, default=64, help="at once (64)")
+    parser.add_argument("--out", type=Path, default=ROOT / "docs/benchmarks", help="folder of the report")
+    options = parser.parse_args()
+    console = Console(stderr=True)
+    try:
+        host.need_tools()
+        result = run(options.requests, options.every, options.connections, console)
+    except Problem as problem:
+        console.print(f"penstock: {telling_line(str(problem))}", markup=False)
+        return 1
+    report.write(result, options.out, "make soak" + "".join(f" {word}" for word in sys.argv[1:]))
+    console.print(report.text_of(result), markup=False, highlight=False)
+    return 0 if result.passed else 1
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("PYTHONDONTWRITEBYTECODE", "1")
+    sys.exit(main())
