@@ -33,9 +33,9 @@ def texts() -> set[str]:
 
 
 def written_out(text: str) -> list[str]:
-    """Return the beginnings of a path, or of an expression for one, up to where it takes more than a name."""
+    """Return the beginnings of a path, or of an expression for one with all that is optional, up to a choice."""
     found = [""]
-    for part in text.replace("([^/]+)", "m").split("/")[1:]:
+    for part in re.sub(r"\(\?:|\)\?", "", text.replace("([^/]+)", "m")).split("/")[1:]:
         if _SEGMENT.fullmatch(part) is None:
             break
         found.append(f"{found[-1]}/{part}")

@@ -152,7 +152,7 @@ class Connection(HttpToolsProtocol):
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserError:
-            self.send_400_response("")
+            self.send_400_response("Invalid HTTP request received.")
             return
         except httptools.HttpParserUpgrade:
             # Nothing that we would upgrade to: such a request is answered as it is.
