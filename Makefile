@@ -7,7 +7,7 @@ export PYTHONSAFEPATH := 1
 PY = $$(dev/venv)
 
 help:  ## list the targets
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
+	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
 
 demo:  ## the main job on a real cluster: good models promoted, bad ones rolled back (installs what it needs)
 	@e2e/demo/run

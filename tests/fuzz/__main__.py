@@ -24,7 +24,8 @@ from penstock_runtime.engine.errors import ModelLoadError
 from penstock_runtime.engine.session import Session
 from penstock_runtime.server.lifecycle import freeze
 from penstock_runtime.server.repository.golden import FILE, rehearse_golden
-from tests.fuzz import requests, wire
+from tests.fuzz import messages, requests, wire
+from tests.fuzz.calls import Calls
 from tests.fuzz.changes import change_bytes, change_value
 from tests.fuzz.models import write_models
 from tests.fuzz.requests import Request, World
@@ -35,14 +36,14 @@ from tests.unit.runtime.process import SETOSA, tensor
 
 Maker = Callable[[random.Random, World], Request]
 MAKERS: dict[str, tuple[Maker, float]] = {
-    "JSON": (lambda rng, world: requests.inference(rng, world, 0.0), 0.34),
-    "binary": (lambda rng, world: requests.inference(rng, world, 0.7), 0.26),
+    "JSON": (lambda rng, world: requests.inference(rng, world, 0.0), 0.29),
+    "binary": (lambda rng, world: requests.inference(rng, world, 0.7), 0.21),
     "raw": (requests.raw, 0.05),
     "feedback": (requests.feedback, 0.1),
     "other paths": (requests.elsewhere, 0.08),
 }
-WIRE, GOLDEN = "HTTP bytes", "golden.json"
-SHARES = {**{kind: share for kind, (_, share) in MAKERS.items()}, WIRE: 0.15, GOLDEN: 0.02}
+WIRE, GOLDEN, GRPC = "HTTP bytes", "golden.json", "gRPC"
+SHARES = {**{kind: share for kind, (_, share) in MAKERS.items()}, WIRE: 0.15, GOLDEN: 0.02, GRPC: 0.1}
 # An input and an output of models, with values that fit.
 GOLDENS = {
     "scaled": (tensor("x", "FP32", [1, 1], [1.5]), {"name": "y", "shape": [1, 1], "data": [[3.0]]}),
@@ -62,6 +63,7 @@ class Fuzz:
         self._seed = seed
         self._world = World({model.name: next(iter(model.versions.values())).schema
                              for model in server.repository.models.values()})  # fmt: skip
+        self._calls = Calls(server.repository)
         models = server.repository.models
         self._golden = {name: Session(models[name].path / "model.onnx", 1) for name in GOLDENS}
         self.counts: Counter[tuple[str, str]] = Counter()
@@ -75,6 +77,8 @@ class Fuzz:
                 self._try_golden(rng)
             elif kind == WIRE:
                 await self._try_bytes(rng)
+            elif kind == GRPC:
+                await self._try_call(rng)
             else:
                 await self._try_request(kind, MAKERS[kind][0](rng, self._world), rng)
         except Exception as error:
@@ -123,6 +127,14 @@ class Fuzz:
             error.add_note(repr(sent)[:4000])
             raise
         self.counts[WIRE, str(found[0][0]) if found else "not read or no answer"] += 1
+
+    async def _try_call(self, rng: random.Random) -> None:
+        method, payload = messages.call(rng, self._world)
+        try:
+            self.counts[GRPC, await self._calls.call(method, payload)] += 1
+        except Exception as error:
+            error.add_note(f"{method} {payload!r}"[:4000])
+            raise
 
     def _try_golden(self, rng: random.Random) -> None:
         name, (x, y) = rng.choice(list(GOLDENS.items()))

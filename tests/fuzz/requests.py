@@ -53,7 +53,8 @@ class World:
             del self.ids[: MAX_IDS // 2]
 
 
-def _shape(rng: random.Random, spec: TensorSpec, rows: int) -> list[int]:
+def shape_of(rng: random.Random, spec: TensorSpec, rows: int) -> list[int]:
+    """Return a shape that fits `spec`."""
     if spec.shape is None:
         return [rng.randrange(4) for _ in range(rng.randrange(4))]
     return [rows if dim == -1 else dim for dim in spec.shape]
@@ -65,7 +66,7 @@ def _message(rng: random.Random, schema: ModelSchema, binary: float) -> tuple[di
     blobs: list[bytes] = []
     rows = rng.randrange(MAX_ROWS + 1)
     for spec in schema.inputs:
-        shape = _shape(rng, spec, rows)
+        shape = shape_of(rng, spec, rows)
         flat = [element(rng, spec.datatype) for _ in range(int(np.prod(shape)))]
         if not spec.json_types or rng.random() < binary:
             blobs.append(to_bytes(spec.datatype, flat))
@@ -131,7 +132,7 @@ def raw(rng: random.Random, world: World) -> Request:
     """Return a request whose body is a tensor alone, of the right size or about it."""
     _, path, schema = _target(rng, world)
     spec = schema.inputs[0]
-    shape = _shape(rng, spec, rng.randrange(MAX_ROWS + 1))
+    shape = shape_of(rng, spec, rng.randrange(MAX_ROWS + 1))
     body = to_bytes(spec.datatype, [element(rng, spec.datatype) for _ in range(int(np.prod(shape)))])
     for _ in range(rng.choice((0, 0, 0, 1))):
         body = change_bytes(rng, body, world.last)

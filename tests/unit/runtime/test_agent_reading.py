@@ -7,7 +7,7 @@ from contextlib import suppress
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from penstock_runtime.protocol.metadata import read_metadata
@@ -16,6 +16,8 @@ from penstock_runtime.server.agent.paths import Inference, find_inference
 from penstock_runtime.server.agent.reading import Reader, Reading
 from penstock_runtime.server.settings import Feedback, read_feedback
 
+# The machine may be busy.
+UNHURRIED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 PREDICT = Inference("tfserving", "predict", versioned=False)
 INFER = Inference("oip", "infer", versioned=False)
 
@@ -82,6 +84,7 @@ VALUES = st.sampled_from([
 ])  # fmt: skip
 
 
+@UNHURRIED
 @given(st.lists(st.dictionaries(KEYS, VALUES), max_size=3), st.booleans())
 async def test_no_output_however_malformed_breaks_the_reader(entries: list[Any], as_metadata: bool) -> None:
     complete = [{"name": "label", "datatype": "INT64", "shape": [1], "data": [7], **entry} for entry in entries]
@@ -104,6 +107,7 @@ STATUS = st.recursive(
 )  # fmt: skip
 
 
+@UNHURRIED
 @given(STATUS)
 def test_what_an_upstream_says_of_itself_is_read_or_refused(document: object) -> None:
     body = json.dumps(document).encode()
@@ -112,6 +116,7 @@ def test_what_an_upstream_says_of_itself_is_read_or_refused(document: object) ->
             of(body)
 
 
+@UNHURRIED
 @given(st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
     lambda inner: st.lists(inner) | st.dictionaries(

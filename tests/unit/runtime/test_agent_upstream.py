@@ -291,7 +291,7 @@ def test_a_drain_waits_for_what_the_upstream_has_not_answered_yet(
     agent = start_agent(url(upstream), "--drain-seconds", "0").ready()
     connection = http.client.HTTPConnection("127.0.0.1", agent.http_port, timeout=60)
     connection.request("POST", "/v2/models/m/infer",
-                       b'{"inputs": [{"name": "n", "datatype": "INT64", "shape": [1], "data": [300]}]}')  # fmt: skip
+                       b'{"inputs": [{"name": "n", "datatype": "INT64", "shape": [1], "data": [10000]}]}')  # fmt: skip
     end = time.monotonic() + 60
     while not in_flight(upstream):
         assert time.monotonic() < end

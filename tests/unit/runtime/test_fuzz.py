@@ -82,7 +82,7 @@ async def test_an_exception_of_the_application_is_seen(
     server = InProcess(folder / "models")
     await server.load()
     monkeypatch.setattr(Model, "find", broken)
-    for port, path in (("data", "/v2/models/iris"), ("data", "/v2/models/iris/infer")):
+    for port, path in (("data", "/v2/models/iris"), ("data", "/v2/models/iris/versions/1/infer")):
         status, headers, body = await server.call(Request(port, "POST" if "infer" in path else "GET", path, (), b"{}"))
         assert (status, body) == (500, b'{"error":"internal error"}')
         with pytest.raises(Wrong, match="status 500"):

@@ -134,6 +134,14 @@ def test_revision_and_prediction_id_are_initial_metadata(start_server: Start) ->
         assert client.infer(iris_raw(SETOSA[:3])).metadata == {"penstock-revision": "r7"}
 
 
+def test_extensions_that_are_not_there_are_refused_where_they_change_the_answer(client: Client) -> None:
+    request = iris_typed(SETOSA, outputs=["label"])
+    request.outputs[0].parameters["classification"].int64_param = 2
+    outcome = client.infer(request)
+    assert outcome.code == StatusCode.INVALID_ARGUMENT
+    assert "output 'label' has the parameter 'classification'" in outcome.details
+
+
 def test_parameters_are_ignored_as_unknown_ones_must_be(client: Client) -> None:
     request = iris_raw(SETOSA)
     request.parameters["priority"].uint64_param = 3

@@ -133,6 +133,14 @@ def test_ragged_lists_and_inputs_given_twice_are_a_400(iris: Server) -> None:
     assert iris.infer({"inputs": [X, X]}).status == 400
 
 
+@pytest.mark.parametrize("name", ["classification", "shared_memory_region"])
+def test_extensions_that_are_not_there_are_refused_where_they_change_the_answer(iris: Server, name: str) -> None:
+    asked = [{"name": "label", "parameters": {name: 2}}]
+    reply = iris.infer(iris_request(SETOSA, outputs=asked))
+    assert (reply.status, f"output 'label' has the parameter '{name}'" in reply.json["error"]) == (400, True)
+    assert "classification" not in iris.get("/v2").json["extensions"]
+
+
 def test_unknown_keys_and_parameters_are_ignored(iris: Server) -> None:
     reply = iris.infer({"inputs": [{**X, "more": {}, "parameters": {"mine": 1}}], "parameters": {"a": "b"}, "more": []})
     assert reply.json["outputs"][0]["data"] == [0]

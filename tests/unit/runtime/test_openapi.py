@@ -51,12 +51,25 @@ def test_the_data_port_describes_what_it_answers(iris: Server) -> None:
 def test_the_admin_port_describes_what_it_answers(iris: Server) -> None:
     found = document(iris.admin_port)
     for path, item in found["paths"].items():
-        method = "POST" if "post" in item else "GET"
-        reply = call(iris.admin_port, method, path.replace("{model}", "m"), b"{")
-        assert str(reply.status) in item[method.lower()]["responses"]
-        assert call(iris.admin_port, "DELETE", path.replace("{model}", "m")).status == 405
-    assert "/v2/models/{model}/feedback" in found["paths"]
+        url = path.replace("{model}", "m").replace("{version}", "1")
+        for method in ("GET", "HEAD", "POST"):
+            reply = call(iris.admin_port, method, url, b"{" if method == "POST" else None)
+            described = item.get(method.lower())
+            assert (reply.status == 405) if described is None else (str(reply.status) in described["responses"])
+    for path in ("/v2/forward", "/v2/shadow"):
+        put = found["paths"][path]["put"]["responses"]
+        for body, status in ((b"{", 400), (b'{"generation": 7}', 200), (b'{"generation": 6}', 409)):
+            assert call(iris.admin_port, "PUT", path, body).status == status
+            assert str(status) in put
+        assert call(iris.admin_port, "DELETE", path).status == 200
+        assert call(iris.admin_port, "HEAD", path).status == 200
     assert "/v2/models/{model}/infer" not in found["paths"]
+
+
+def test_the_admin_port_says_what_it_is_for(iris: Server) -> None:
+    assert call(iris.admin_port, "GET", "/v2").json["extensions"] == [
+        "model_repository", "penstock_feedback", "penstock_forward", "penstock_shadow",
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("port", ["http_port", "admin_port"])

@@ -137,6 +137,7 @@ FAILURES: list[tuple[str, str, object, dict[str, str], int]] = [
     ("POST", "/v2/models/other/infer", {}, {}, 404),
     ("GET", f"{BASE}/versions/2", None, {}, 404),
     ("POST", f"{BASE}/versions/2/infer", {}, {}, 404),
+    ("GET", f"{BASE}/versions/1/config/infer", None, {}, 404),
     ("POST", "/v2/health/live", {}, {}, 405),
     ("PUT", BASE, {}, {}, 405),
     ("GET", f"{BASE}/infer", None, {}, 405),

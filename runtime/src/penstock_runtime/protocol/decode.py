@@ -12,7 +12,7 @@ import orjson
 from penstock_runtime.protocol.binary_data import Blobs, read_text
 from penstock_runtime.protocol.depth import check_depth
 from penstock_runtime.protocol.errors import InvalidRequest
-from penstock_runtime.protocol.fit import MAX_ELEMENTS, NONE, Fit, InferRequest, count_rows
+from penstock_runtime.protocol.fit import MAX_ELEMENTS, NONE, Fit, InferRequest, check_served, count_rows
 from penstock_runtime.protocol.json_data import read_json_data
 from penstock_runtime.protocol.schema import ModelSchema, TensorSpec
 from penstock_runtime.protocol.wording import names, quote
@@ -110,6 +110,7 @@ class Decoder:
             as_binary = default
             if "parameters" in entry:
                 parameters = check_parameters(entry["parameters"], f"output {quote(name)}")
+                check_served(parameters, name)
                 as_binary = _flag(parameters, "binary_data", default)
             if as_binary:
                 binary.append(name)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Container, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,6 +13,9 @@ from penstock_runtime.protocol.wording import names, quote
 
 MAX_DIMENSIONS = 16
 MAX_ELEMENTS = 64 * 2**20
+
+# Parameters of requested outputs, of extensions that other servers have. Who sends them would misread the answer.
+_NOT_SERVED = {"classification": "classification", "shared_memory_region": "shared memory"}
 
 NONE: frozenset[str] = frozenset()
 
@@ -104,6 +107,16 @@ class Fit:
         for name in self.binary_only:
             if name in wanted and name not in binary:
                 raise InvalidRequest(f"output {quote(name)} is {self.outputs[name].datatype}, which {instead}")
+
+
+def check_served(parameters: Container[str], output: str) -> None:
+    """Require that nothing is asked of an output which would change what is answered, and which is not there."""
+    for name, extension in _NOT_SERVED.items():
+        if name in parameters:
+            raise InvalidRequest(
+                f"output {quote(output)} has the parameter '{name}', and this server does not have the "
+                f"{extension} extension; ask for the output as it is"
+            )
 
 
 def count_rows(inputs: dict[str, np.ndarray[Any, Any]]) -> int:

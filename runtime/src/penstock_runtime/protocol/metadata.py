@@ -20,11 +20,14 @@ def read_metadata(body: bytes) -> ModelSchema:
     if not isinstance(message, dict):
         raise ValueError("the metadata are no JSON object")
     inputs = [_read(entry) for entry in _listed(message, "inputs")]
-    for spec in inputs:
-        if spec.datatype not in ELEMENTS:
-            raise ValueError(f"input '{spec.name}' is of the datatype '{spec.datatype}', of which no data can be made")
+    for name, datatype, _ in inputs:
+        if datatype not in ELEMENTS:
+            raise ValueError(f"input '{name}' is of the datatype '{datatype}', of which no data can be made")
     outputs = [_read(entry) for entry in _listed(message, "outputs")]
-    return ModelSchema(tuple(inputs), tuple(spec for spec in outputs if spec.datatype in ELEMENTS))
+    return ModelSchema(
+        tuple(TensorSpec(*each) for each in inputs),
+        tuple(TensorSpec(*each) for each in outputs if each[1] in ELEMENTS),
+    )
 
 
 def _listed(message: dict[str, Any], key: str) -> list[Any]:
@@ -36,13 +39,13 @@ def _listed(message: dict[str, Any], key: str) -> list[Any]:
     return entries
 
 
-def _read(entry: object) -> TensorSpec:
+def _read(entry: object) -> tuple[str, str, tuple[int, ...]]:
     fields = entry if isinstance(entry, dict) else {}
     name, datatype, shape = (fields.get(key) for key in ("name", "datatype", "shape"))
     named = isinstance(name, str) and isinstance(datatype, str)
     if not named or not isinstance(shape, list) or not _is_shape(shape):
         raise ValueError("the metadata have a tensor without name, datatype or a shape of whole numbers")
-    return TensorSpec(str(name), str(datatype), tuple(shape))
+    return str(name), str(datatype), tuple(shape)
 
 
 def _is_shape(dims: list[Any]) -> bool:

@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
+from penstock_runtime import __version__
 from penstock_runtime.engine.errors import ModelLoadError
 from penstock_runtime.protocol.decode import check_parameters
 from penstock_runtime.protocol.errors import InvalidRequest, ProtocolError, Unavailable
 from penstock_runtime.server.http import (
+    NAME,
     Disconnected,
     Receive,
     Scope,
@@ -38,6 +40,8 @@ MAX_REQUEST_BYTES = 2**20
 _FEEDBACK_PATH = re.compile(r"/v2/models/([^/]+)/feedback")
 _REPOSITORY_PATH = re.compile(r"/v2/repository/models/([^/]+)/(load|unload)")
 
+# Those of the protocol by their published names.
+_EXTENSIONS = ("model_repository", "penstock_feedback")
 _NO_CONTROL = "this server's models cannot be exchanged; it would have to be started with --model-control explicit"
 
 
@@ -79,21 +83,33 @@ class FeedbackApp:
 
 
 class AdminApp(FeedbackApp):
-    """And POST /v2/repository/index, /v2/repository/models/{model}/load and /unload."""
+    """And POST /v2/repository/index, /v2/repository/models/{model}/load and /unload, and what this port is."""
 
     def __init__(
-        self, repository: Repository, model_control: bool, told: Mapping[str, Told[Any]] = MappingProxyType({})
+        self,
+        repository: Repository,
+        model_control: bool,
+        told: Mapping[str, Told[Any]] = MappingProxyType({}),
+        tokens: bool = False,
     ) -> None:
-        """Take feedback for the models of `repository`, and with `model_control` commands on it."""
+        """Take feedback for the models of `repository`, and with `model_control` commands on it.
+
+        `tokens`: whether it is described as asking for them.
+        """
         super().__init__(repository.models, told)
         self._repository = repository
+        self._tokens = tokens
+        self._extensions = (*_EXTENSIONS, *(f"penstock_{name}" for name in told))
         self._model_control = model_control
 
     async def _answer_rest(self, path: str, scope: Scope, receive: Receive) -> Any:
         headers = dict(scope["headers"])
         if path == "/openapi.json":
             require_method(scope, "GET", "HEAD")
-            return admin_document(self._repository)
+            return admin_document(self._repository, self._tokens)
+        if path == "/v2":
+            require_method(scope, "GET", "HEAD")
+            return {"name": NAME, "version": __version__, "extensions": self._extensions}
         if path == "/v2/repository/index":
             require_method(scope, "POST")
             body = _read_object(await read_body(headers, receive, MAX_REQUEST_BYTES))

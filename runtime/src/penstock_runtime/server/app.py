@@ -20,6 +20,7 @@ from penstock_runtime.server.http import (
     CLOSE,
     GONE,
     LENGTH_HEADER,
+    NAME,
     STARTED,
     TASK,
     Disconnected,
@@ -41,11 +42,12 @@ from penstock_runtime.server.serving import Answer, Serving
 from penstock_runtime.server.shadow.shadower import Copy, Shadower
 
 _EXTENSIONS = ("binary_tensor_data", "model_configuration", "statistics")
-_SERVER = orjson.dumps({"name": "penstock-runtime", "version": __version__, "extensions": _EXTENSIONS})
+_SERVER = orjson.dumps({"name": NAME, "version": __version__, "extensions": _EXTENSIONS})
 # Of the largest element, FP64 or INT64.
 _ALIGNMENT = 8
 _MODELS = "/v2/models/"
 _INFER = "/infer"
+_SEGMENT = re.compile(r"[^/]+")
 _MODEL_PATH = re.compile(r"/v2/models/([^/]+)(?:/versions/([^/]+))?(?:/(ready|config|stats|infer))?")
 
 
@@ -64,14 +66,16 @@ class DataApp:
         max_body_bytes: int,
         forwarder: Forwarder | None = None,
         shadower: Shadower | None = None,
+        tokens: bool = False,
     ) -> None:
         """Serve the models of `repository`, but for what `forwarder` hands to another server.
 
-        `shadower` is offered what has been answered.
+        `shadower` is offered what has been answered. `tokens`: whether it is described as asking for them.
         """
         self._repository = repository
         self._forwarder = forwarder
         self._shadower = shadower
+        self._tokens = tokens
         self._max_body_bytes = max_body_bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -80,7 +84,7 @@ class DataApp:
         if path.startswith(_MODELS) and path.endswith(_INFER):
             name, versioned, version = path[len(_MODELS) : -len(_INFER)].partition("/versions/")
             model = self._repository.models.get(name)
-            if model is not None:
+            if model is not None and (not versioned or _SEGMENT.fullmatch(version)):
                 await self._infer(model, version if versioned else None, scope, receive, send)
                 return
         headers = self._headers()
@@ -164,7 +168,7 @@ class DataApp:
                 return 200, _SERVER
             case "/openapi.json":
                 require_method(scope, "GET", "HEAD")
-                return 200, orjson.dumps(data_document(repository))
+                return 200, orjson.dumps(data_document(repository, self._tokens))
             case "/v2/models/stats" if "stats" not in repository.models:
                 require_method(scope, "GET", "HEAD")
                 return 200, _statistics(list(repository.servings))

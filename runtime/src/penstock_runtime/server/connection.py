@@ -7,6 +7,7 @@ requests that come whole.
 from __future__ import annotations
 
 import asyncio
+import socket
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +32,9 @@ class _Event:
 
 
 _EVENT = _Event()
+_INTERIM = b"HTTP/1.1 100 Continue\r\n\r\n"
+# Between looks whether a client that sends no more is still there.
+_LOOK_SECONDS = 0.02
 # Bodies that have to be taken apart first, and requests that are answered in a way of their own.
 _UNUSUAL = frozenset((b"content-encoding", b"transfer-encoding", SHADOW))
 
@@ -150,7 +154,7 @@ class Connection(HttpToolsProtocol):
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserError:
-            self.send_400_response("")
+            self.send_400_response("Invalid HTTP request received.")
             return
         except httptools.HttpParserUpgrade:
             # Nothing that we would upgrade to: such a request is answered as it is.
@@ -178,6 +182,32 @@ class Connection(HttpToolsProtocol):
         if exchange.task is not None:
             self.tasks.add(exchange.task)
             exchange.task.add_done_callback(self.tasks.discard)
+
+    def eof_received(self) -> bool:  # type: ignore[override] # as asyncio has it; uvicorn returns nothing
+        """Keep the connection for requests that have come whole, if their client may still read the answers.
+
+        A client that has only closed its sending side looks like one that has gone, until something is sent: to an
+        interim response (RFC 9110, 15.2), which the first one skips, the other's system answers with a reset.
+        HTTP/1.0 has no such responses, and TLS no half-closed connections: there it counts as gone.
+        """
+        last = self.pipeline[0][0] if self.pipeline else self.cycle
+        if last is None or last.response_complete or getattr(last, "more_body", False) or self.scheme == "https":
+            return False
+        if self.parser.get_http_version() != "1.1" or (self.cycle is not None and self.cycle.response_started):
+            return False
+        last.keep_alive = False
+        self.transport.write(_INTERIM)
+        self._look_for_client()
+        return True
+
+    def _look_for_client(self) -> None:
+        """Break off once a reset has come: nothing is read any more that would tell."""
+        if self.transport.is_closing():
+            return
+        if self.transport.get_extra_info("socket").getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+            self.transport.abort()
+        else:
+            self.loop.call_later(_LOOK_SECONDS, self._look_for_client)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Cancel what nobody waits for any more."""

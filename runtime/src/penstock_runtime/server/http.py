@@ -21,6 +21,7 @@ Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 Header = tuple[bytes, bytes]
 
+NAME = "penstock-runtime"
 # Key in an ASGI scope: perf_counter() when the request's first byte was parsed.
 STARTED = "penstock.started"
 # Keys in an ASGI scope: the task to cancel if the client goes away before it is answered, and that it has gone.

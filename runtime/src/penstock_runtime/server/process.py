@@ -57,16 +57,18 @@ class Process:
         self._grpc: GrpcListener | None = None
         limit = settings.serving.max_body_bytes
         data = self._observing.observe(
-            security.guard_data(DataApp(self._repository, limit, traffic.forwarder, traffic.shadower))
+            security.guard_data(
+                DataApp(self._repository, limit, traffic.forwarder, traffic.shadower, security.tokens is not None)
+            )
         )
         # What is observed goes by ASGI.
         direct = None
         if not self._observing.active:
             direct = Direct(self._repository, limit, traffic.forwarder, traffic.shadower, security.allows)
-        admin = PageApp(
-            self._repository, settings.revision, AdminApp(self._repository, settings.model_control, traffic.told)
+        admin = AdminApp(
+            self._repository, settings.model_control, traffic.told, tokens=security.admin_tokens is not None
         )
-        guarded = security.guard_admin(admin, page.PATHS)
+        guarded = security.guard_admin(PageApp(self._repository, settings.revision, admin), page.PATHS)
         try:
             ports = settings.worker or (settings.http_port, settings.admin_port, settings.metrics_port)
             for app, name, port, short in (
@@ -126,6 +128,9 @@ class Process:
     def _listen_grpc(self) -> GrpcListener | None:
         settings = self._settings
         if settings.grpc_port is None:
+            if settings.security.guards_data:
+                event(logger, "gRPC is off: it knows neither tokens nor TLS yet, and would be open to all",
+                      level=logging.WARNING)  # fmt: skip
             return None
         # Its libraries take time and memory, which those who switch it off need not pay.
         from penstock_runtime.server.grpc.listener import GrpcListener

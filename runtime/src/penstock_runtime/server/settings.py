@@ -113,7 +113,12 @@ def add_arguments(parser: ArgumentParser) -> None:
                         help="processes that share the ports, for models too small for threads")  # fmt: skip
     parser.add_argument("--worker", help=SUPPRESS)  # what a process is told that is one of them
     parser.add_argument("--model-name", help="name in URLs (default: $PENSTOCK_MODEL, else the file's or folder's)")
-    parser.add_argument("--grpc-port", type=int, default=9000, help="inference and health over gRPC; -1: none")
+    parser.add_argument(
+        "--grpc-port",
+        type=int,
+        default=9000,
+        help="inference and health over gRPC; -1: none, as with tokens or TLS on http, which it lacks",
+    )
     add_process_arguments(parser)
     observing.add_arguments(parser)
     add_domains_argument(parser)
@@ -172,7 +177,8 @@ def read_settings(args: Namespace, env: Mapping[str, str]) -> Settings:
         revision=env.get("PENSTOCK_REVISION") or "none",
         host=args.host,
         http_port=args.http_port,
-        grpc_port=None if args.grpc_port < 0 else args.grpc_port,
+        # It has neither tokens nor TLS yet, and must not be the way around them.
+        grpc_port=None if args.grpc_port < 0 or secured.guards_data else args.grpc_port,
         admin_port=args.admin_port,
         metrics_port=args.metrics_port,
         config_dir=args.config_dir,

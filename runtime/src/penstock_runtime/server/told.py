@@ -64,7 +64,7 @@ class Told(Generic[S]):
 
     async def answer(self, scope: Scope, receive: Receive) -> dict[str, Any]:
         """Do what a request on the admin port asks and return the state after it; raises ProtocolError."""
-        require_method(scope, "GET", "PUT", "DELETE")
+        require_method(scope, "GET", "HEAD", "PUT", "DELETE")
         match scope["method"]:
             case "PUT":
                 body = await read_body(dict(scope["headers"]), receive, MAX_BYTES)

@@ -10,7 +10,7 @@ from google.protobuf.message import DecodeError
 
 from penstock_runtime.protocol.binary_data import read_tensor, write_binary
 from penstock_runtime.protocol.errors import InvalidRequest
-from penstock_runtime.protocol.fit import MAX_ELEMENTS, NONE, Fit, InferRequest, count_rows
+from penstock_runtime.protocol.fit import MAX_ELEMENTS, NONE, Fit, InferRequest, check_served, count_rows
 from penstock_runtime.protocol.grpc.contents import read_contents, write_contents
 from penstock_runtime.protocol.grpc.inference_pb2 import ModelInferRequest, ModelInferResponse
 from penstock_runtime.protocol.schema import ModelSchema
@@ -33,7 +33,8 @@ class MessageDecoder:
     """Decodes messages for one model.
 
     Tensors are all raw or all typed. Raw ones have exactly the bytes of their shape; typed ones have exactly its
-    elements, in the field of their datatype. Parameters are ignored, as the protocol asks for unknown ones.
+    elements, in the field of their datatype. Parameters are ignored, as the protocol asks for unknown ones, but for
+    those of outputs that ask for another answer than there would be.
     """
 
     def __init__(self, schema: ModelSchema, max_elements: int = MAX_ELEMENTS) -> None:
@@ -69,7 +70,9 @@ class MessageDecoder:
         if message.outputs:
             asked: list[str] = []
             for output in message.outputs:
-                asked.append(fit.find_output(output.name, asked))
+                name = fit.find_output(output.name, asked)
+                check_served(output.parameters, name)
+                asked.append(name)
             wanted = tuple(asked)
         binary = self._all_binary if blobs else NONE
         if fit.binary_only:

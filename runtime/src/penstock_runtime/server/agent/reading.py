@@ -75,7 +75,8 @@ class Reader:
 
     def _read_oip(self, body: bytes, length: bytes | None) -> Reading:
         answer = Answer(body, None if length is None else read_header_length(length))
-        judge = self._judge_of(answer.specs if self.schema is None else self.schema.outputs)
+        told = () if self.schema is None else self.schema.outputs
+        judge = self._judge_of(told or answer.specs)
         chosen = next((spec for spec in answer.specs if spec.name == judge.output), None)
         of_rows = chosen or next(iter(answer.specs), None)
         rows = of_rows.shape[0] if of_rows is not None and of_rows.shape else 1

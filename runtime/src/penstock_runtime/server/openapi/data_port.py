@@ -17,7 +17,9 @@ from penstock_runtime.server.openapi.parts import (
     readable,
     schema,
 )
+from penstock_runtime.server.openapi.tokens import Guarded
 from penstock_runtime.server.repository.repository import Repository
+from penstock_runtime.server.security.guard import HEALTH
 
 _MODEL = "/v2/models/{model}"
 _VERSION = f"{_MODEL}/versions/{{version}}"
@@ -29,12 +31,16 @@ _ABOUT = (
 )
 
 
-def data_document(repository: Repository) -> dict[str, Any]:
-    """Return the document of the data port of a server that has the models of `repository`."""
+def data_document(repository: Repository, tokens: bool) -> dict[str, Any]:
+    """Return the document of the data port of a server that has the models of `repository`.
+
+    `tokens`: whether the port asks for tokens.
+    """
     paths = _paths(_examples(repository))
     if "stats" in repository.models:
         del paths["/v2/models/stats"]
-    return document("Penstock model server", _ABOUT, paths, list(repository.models))
+    guarded = Guarded(open_paths=HEALTH) if tokens else None
+    return document("Penstock model server", _ABOUT, paths, list(repository.models), guarded)
 
 
 def _examples(repository: Repository) -> Part:
@@ -91,7 +97,10 @@ def _infer(suffix: str, examples: Part) -> Part:
         f"infer{suffix}", "Run the model", "inference", _inferred(),
         errors=(400, 404, 408, 413, 415, 429, 500, 503, 504),
         more={
-            "parameters": [parameter("inferenceHeader"), parameter("contentEncoding"), parameter("acceptEncoding")],
+            "parameters": [
+                parameter(name)
+                for name in ("inferenceHeader", "contentEncoding", "acceptEncoding", "forwarded", "shadow")
+            ],
             "requestBody": {
                 "required": True,
                 "description": "JSON, or JSON with binary tensors behind it, or a tensor alone: the header "
@@ -106,7 +115,8 @@ def _inferred() -> Part:
     named = ("penstock-revision", "penstock-prediction-id", "Inference-Header-Content-Length", "Content-Encoding",
              "Vary")  # fmt: skip
     return {
-        "description": "The outputs; as application/octet-stream if any of them is in binary form.",
+        "description": "The outputs; as application/octet-stream if any of them is in binary form. A server that "
+        "forwards passes the other one's answer on as it came, with its headers.",
         "headers": {name: header(name) for name in named},
         "content": {
             "application/json": {"schema": schema("InferResponse")},

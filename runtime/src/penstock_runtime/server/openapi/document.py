@@ -6,18 +6,33 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from penstock_runtime import __version__
-from penstock_runtime.server.openapi.parts import HEADERS, RESPONSES, answered, operation, parameters, readable
+from penstock_runtime.server.openapi.parts import (
+    HEADERS,
+    RESPONSES,
+    Paths,
+    answered,
+    operation,
+    parameters,
+    readable,
+)
 from penstock_runtime.server.openapi.schemas import SCHEMAS
-
-Paths = Mapping[str, Mapping[str, Any]]
+from penstock_runtime.server.openapi.tokens import SCHEMES, Guarded, behind_tokens
 
 PATH = "/openapi.json"
 _REF = "#/components/"
 
 
-def document(title: str, description: str, paths: Paths, models: Sequence[str]) -> dict[str, Any]:
-    """Return the document of `paths` by a server that has `models`."""
-    described = {PATH: _ITSELF, **paths}
+def document(
+    title: str,
+    description: str,
+    paths: Paths,
+    models: Sequence[str],
+    guarded: Guarded | None = None,
+) -> dict[str, Any]:
+    """Return the document of `paths` by a server that has `models`; `guarded`: where tokens are asked for."""
+    described: Paths = {PATH: _ITSELF, **paths}
+    if guarded is not None:
+        described = behind_tokens(described, guarded)
     components = {
         "schemas": SCHEMAS, "responses": RESPONSES, "headers": HEADERS, "parameters": parameters(models),
     }  # fmt: skip
@@ -31,7 +46,7 @@ def document(title: str, description: str, paths: Paths, models: Sequence[str]) 
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
         "paths": described,
-        "components": _used(described, components),
+        "components": {**_used(described, components), **_schemes(described)},
     }
 
 
@@ -45,6 +60,14 @@ def _used(paths: Paths, components: dict[str, dict[str, Any]]) -> dict[str, dict
             used[kind][name] = components[kind][name]
             waiting += _refs(components[kind][name])
     return {kind: dict(sorted(items.items())) for kind, items in sorted(used.items())}
+
+
+def _schemes(paths: Paths) -> dict[str, Any]:
+    used = {
+        name for item in paths.values() for operation in item.values() if isinstance(operation, Mapping)
+        for each in operation.get("security", ()) for name in each
+    }  # fmt: skip
+    return {"securitySchemes": {name: SCHEMES[name] for name in sorted(used)}} if used else {}
 
 
 def _refs(value: object) -> Iterator[tuple[str, str]]:

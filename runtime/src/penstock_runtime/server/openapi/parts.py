@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 Part = dict[str, Any]
+Paths = Mapping[str, Mapping[str, Any]]
 
 # A list of more names helps nobody.
 MAX_NAMES = 100
@@ -54,6 +55,11 @@ def operation(
     return {"operationId": name, "summary": summary, "tags": [tag], **(more or {}), "responses": responses}
 
 
+def refused(status: int, method: str) -> Part:
+    """Return the response of an error by `method`, which for HEAD has no body."""
+    return {"description": _WORDS[status]} if method == "head" else {"$ref": f"#/components/responses/{status}"}
+
+
 def readable(get: Part) -> Part:
     """Return the path of an operation for GET, which HEAD has as well, without a body."""
     responses = {status: {"description": _words(response)} for status, response in get["responses"].items()}
@@ -83,6 +89,12 @@ def parameters(models: Sequence[str]) -> dict[str, Part]:
         "acceptEncoding": _in("header", "Accept-Encoding",
                               "gzip or deflate, by weight: answers of 4 KiB and more are compressed so.",
                               {"type": "string"}),
+        "forwarded": _in("header", "penstock-forwarded",
+                         "Whatever it says: the request is answered here and not forwarded. Another server sent it on, "
+                         "or its client wants no canary.", {"type": "string"}),
+        "shadow": _in("header", "penstock-shadow",
+                      "Whatever it says: the request is a copy. It is answered in binary form, neither forwarded nor "
+                      "copied, and counted apart.", {"type": "string"}),
         "inferenceHeader": _in("header", "Inference-Header-Content-Length",
                                "The length of the body's JSON part in (decompressed) bytes; binary tensors follow it. "
                                "0: there is no JSON, the body is the only input's tensor. Absent: the body is JSON.",
@@ -106,15 +118,18 @@ HEADERS: dict[str, Part] = {
     ),
     "Content-Encoding": _header("gzip or deflate, where the answer is compressed."),
     "Vary": _header("Accept-Encoding, where the answer is compressed."),
+    "WWW-Authenticate": _header("How to bring a token."),
     "Retry-After": _header("Seconds after which to try again.", "integer"),
     "Accept-Encoding": _header("The codings that a request's body may have."),
 }
 
 _WORDS = {
     400: "The request contradicts the protocol or the model's schema; nothing has been done.",
-    403: "The server was not started so that this is allowed.",
+    401: "The token is missing or not valid.",
+    403: "The server was not started so that this is allowed, or the request comes from a page of another site.",
     404: "There is no such model or version.",
     408: "The body did not arrive in time.",
+    409: "A newer generation has been told already; nothing has changed.",
     413: "The body is too large, by its Content-Length, as it came, or decompressed.",
     415: "The Content-Encoding is not known; Accept-Encoding says which are.",
     429: "Too many requests wait for the model.",
@@ -122,7 +137,7 @@ _WORDS = {
     503: "The model is not loaded (yet), or the server is shutting down.",
     504: "The answer did not come within the request's time.",
 }
-_HEADERS = {415: ("Accept-Encoding",), 429: ("Retry-After",), 503: ("Retry-After",)}
+_HEADERS = {401: ("WWW-Authenticate",), 415: ("Accept-Encoding",), 429: ("Retry-After",), 503: ("Retry-After",)}
 RESPONSES: dict[str, Part] = {
     str(status): answered(words, "Error", _HEADERS.get(status, ())) for status, words in _WORDS.items()
 }

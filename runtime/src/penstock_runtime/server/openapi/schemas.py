@@ -9,6 +9,9 @@ from penstock_runtime.protocol.fit import MAX_DIMENSIONS
 from penstock_runtime.protocol.schema import ELEMENTS
 from penstock_runtime.server.feedback.intake import MAX_BATCH
 from penstock_runtime.server.feedback.tally import REASONS
+from penstock_runtime.server.forward.setting import MAX_SALT
+from penstock_runtime.server.metrics import SHADOW_RESULTS
+from penstock_runtime.server.told import ADMIN, FILE
 
 Part = dict[str, Any]
 
@@ -40,6 +43,19 @@ def _ref(name: str) -> Part:
     return {"$ref": f"#/components/schemas/{name}"}
 
 
+def _told(name: str, setting: dict[str, Part], counted: dict[str, Part]) -> Part:
+    """Return the schema of the state of what is told; `counted` is there while a setting is in force."""
+    return {
+        "description": "The setting in force, where it came from, and what became of requests since.",
+        **record({
+            name: {"oneOf": [{"type": "null"}, record(setting)]},
+            "source": {"enum": [ADMIN, FILE, None]}, "generation": {"oneOf": [{"type": "null"}, _ref("Generation")]},
+            **counted,
+        }, optional=tuple(counted)),
+    }  # fmt: skip
+
+
+_COUNTS: Part = {"type": "object", "additionalProperties": _COUNT}
 _SHAPE = items({"type": "integer", "minimum": 0}, maxItems=MAX_DIMENSIONS)
 _DATATYPE: Part = {"type": "string", "enum": list(ELEMENTS)}
 _STAGES = ("compute_input", "compute_infer", "compute_output")
@@ -165,4 +181,51 @@ SCHEMAS: dict[str, Part] = {
     }, optional=("parameters",), closed=False),
     "UnloadRequest": record({"parameters": _ref("Parameters")}, optional=("parameters",), closed=False),
     "Nothing": record({}),
+    "Url": {**_TEXT, "format": "uri", "description": "Scheme (http only), host and port of another model server."},
+    "Share": {"type": "number", "minimum": 0, "maximum": 1},
+    "Generation": {**_COUNT, "description": "A number that grows: what is lower than one told before is refused."},
+    "By": {
+        "description": "By chance (\"random\"), or by the salted hash of a header's value.",
+        "oneOf": [
+            {"const": "random"},
+            record({"header": {**_TEXT, "pattern": "^[A-Za-z0-9!#$%&'*+.^_`|~-]{1,128}$"},
+                    "salt": {**_TEXT, "maxLength": MAX_SALT}}, optional=("salt",)),
+        ],
+    },
+    "Tolerance": record({key: {"type": "number", "minimum": 0} for key in ("absolute", "relative")},
+                        optional=("absolute", "relative")),
+    "Tolerances": {"type": "object", "description": "By the name of an output.",
+                   "additionalProperties": _ref("Tolerance")},
+    "ForwardRequest": {
+        "description": "What to forward from now on; without 'to': nothing.",
+        **record({"to": _ref("Url"), "share": _ref("Share"), "by": _ref("By"), "generation": _ref("Generation")},
+                 optional=("to", "share", "by", "generation")),
+        "dependentRequired": {"to": ["share"], "share": ["to"], "by": ["to"]},
+    },
+    "ShadowRequest": {
+        "description": "What to copy from now on; without 'to': nothing.",
+        **record({"to": _ref("Url"), "fraction": _ref("Share"), "tolerance": _ref("Tolerance"),
+                  "tolerances": _ref("Tolerances"), "generation": _ref("Generation")},
+                 optional=("to", "fraction", "tolerance", "tolerances", "generation")),
+        "dependentRequired": {"to": ["fraction"], "fraction": ["to"], "tolerance": ["to"], "tolerances": ["to"]},
+    },
+    "Target": record(dict.fromkeys(("addresses", "failing", "connections", "idle"), _COUNT)),
+    "ForwardState": _told(
+        "forward", {"to": _ref("Url"), "share": _ref("Share"), "by": _ref("By")},
+        {"counts": record(dict.fromkeys(("seen", "forwarded", "fallback", "timeout"), _COUNT)),
+         "fallback_reasons": _COUNTS, "target": _ref("Target")},
+    ),
+    "ShadowState": _told(
+        "shadow", {"to": _ref("Url"), "fraction": _ref("Share"), "tolerance": _ref("Tolerance"),
+                   "tolerances": _ref("Tolerances")},
+        {"counts": record(dict.fromkeys(("seen", *SHADOW_RESULTS, "dropped"), _COUNT)),
+         "disagreements": _COUNTS, "error_reasons": _COUNTS, "waiting": _COUNT, "target": _ref("Target")},
+    ),
+    "State": {
+        "description": "What the page reads; it may change with any version.",
+        **record({
+            "uptime_seconds": _COUNT, "memory_bytes": _COUNT, "ready": _FLAG,
+            "why_not_ready": {"type": ["string", "null"]}, "in_flight": _COUNT, "models": items({"type": "object"}),
+        }, closed=False),
+    },
 }  # fmt: skip

@@ -19,6 +19,7 @@ from penstock_runtime.server.http import (
     answer_error,
     read_body,
     require_method,
+    unexpected,
 )
 from penstock_runtime.server.page.document import POLICY, document
 from penstock_runtime.server.page.example import pretty
@@ -64,6 +65,8 @@ class PageApp:
             return
         except ProtocolError as error:
             await answer_error(send, error, _HEADERS)
+        except Exception as error:  # noqa: BLE001 - the protocol wants an answer whatever happens
+            await answer_error(send, unexpected(error), _HEADERS)
         else:
             await answer(send, 200, body, _HEADERS, *kind)
 

@@ -21,6 +21,11 @@ class SecurityOptions:
     token_file: Path | None = None
     admin_token_file: Path | None = None
 
+    @property
+    def guards_data(self) -> bool:
+        """Whether the data port asks for tokens or speaks TLS."""
+        return self.token_file is not None or "http" in self.tls_ports
+
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Declare the options."""
