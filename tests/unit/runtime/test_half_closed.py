@@ -113,6 +113,7 @@ def test_over_tls_such_a_client_has_gone(start_server: Start, tmp_path: Path, ca
     certificate, key = make_pair(tmp_path, "pair")
     mount.write(tls_crt=certificate, tls_key=key)
     server = start_server("slow", *tls(mount), PENSTOCK_SERVING='{"threads":1}').ready()
+    caplog.clear()
     with caplog.at_level(logging.WARNING), connected(server) as plain:
         client = trusting(certificate).wrap_socket(plain, server_hostname="localhost")
         client.sendall(post(ENDLESS))
