@@ -151,7 +151,8 @@ def main() -> int:
     except Problem as problem:
         console.print(f"penstock: {telling_line(str(problem))}", markup=False)
         return 1
-    report.write(result, options.out, "make soak" + "".join(f" {word}" for word in sys.argv[1:]))
+    words = " ".join(sys.argv[1:])
+    report.write(result, options.out, f'make soak ARGS="{words}"' if words else "make soak")
     console.print(report.text_of(result), markup=False, highlight=False)
     return 0 if result.passed else 1
 
