@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import http.client
 import json
 import shutil
 import threading
+from argparse import ArgumentParser
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,9 +15,12 @@ import orjson
 import pytest
 
 from penstock_runtime.__main__ import main
+from penstock_runtime.server.feedback.keys import Keys
+from penstock_runtime.server.repository.repository import Repository
+from penstock_runtime.server.settings import add_arguments, read_settings
 from tests.unit.runtime.conftest import Start
 from tests.unit.runtime.model_files import write_scaled
-from tests.unit.runtime.process import PORTS, SETOSA, Server, ServerThread, call, iris_request, tensor
+from tests.unit.runtime.process import PORTS, SETOSA, Reply, Server, ServerThread, call, iris_request, tensor
 from tests.unit.runtime.scrape import families, sample
 from tests.unit.runtime.test_overload import slow_request, wait_until
 
@@ -246,6 +251,21 @@ def test_models_come_and_go_by_the_admin_port(root: Path, start_repository: Star
     assert (reply.status, reply.json["error"]) == (503, "there is no model")
 
 
+async def test_what_is_found_while_the_first_models_load_is_no_harm(root: Path) -> None:
+    parser = ArgumentParser()
+    add_arguments(parser)
+    settings = read_settings(parser.parse_args(["--model-repository", str(root)]), {})
+    repository = Repository(settings, Keys(root / "no keys"), settings.feedback, "none")
+    loading = asyncio.create_task(repository.load_all())
+    await asyncio.sleep(0)
+    write_scaled(root / "late")
+    assert ("late", "UNAVAILABLE") in {(entry["name"], entry["state"]) for entry in repository.index()}
+    await loading
+    assert repository.ready
+    assert {entry["name"] for entry in repository.index(only_ready=True)} == {"more", "twice"}
+    repository.close()
+
+
 @pytest.mark.parametrize("name", ["none", "..", ".hidden", "%2e%2e", "a%2fb", "x" * 300])
 def test_only_folders_of_the_repository_can_be_loaded(root: Path, start_repository: StartRepository, name: str) -> None:
     write_scaled(root / ".hidden")
@@ -265,13 +285,17 @@ def test_a_new_model_that_cannot_be_loaded_stays_unknown(root: Path, start_repos
 
 def test_unloading_waits_for_the_requests_in_flight(start_server: Start) -> None:
     server = start_server("slow", *CONTROL).ready()
-    replies = []
-    asking = threading.Thread(target=lambda: replies.append(server.infer(slow_request(2000))))
+    replies: list[Reply] = []
+    asking = threading.Thread(target=lambda: replies.append(server.infer(slow_request(6000))))
     asking.start()
     wait_until(lambda: server.pending == 1)
-    assert server.command("models/m/unload").status == 200
+    unloading = threading.Thread(target=lambda: replies.append(server.command("models/m/unload")))
+    unloading.start()
+    wait_until(lambda: states(server) == {("m", ""): "UNLOADING"} or not unloading.is_alive())
+    assert (server.pending, replies) == (1, []), "what runs is known until it has ended"
     asking.join()
-    assert replies[0].status == 200
+    unloading.join()
+    assert [reply.status for reply in replies] == [200, 200]
     assert server.pending == 0
     assert server.infer(slow_request(0)).status == 503
 

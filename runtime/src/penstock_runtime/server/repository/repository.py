@@ -62,7 +62,7 @@ class Repository:
     @property
     def ready(self) -> bool:
         """Whether new requests should be sent here: there are models, and all that are wanted are loaded."""
-        return not self.draining and self.why_not_ready() is None
+        return self.why_not_ready() is None
 
     def why_not_ready(self) -> str | None:
         """Return what is missing, for people; None if nothing is."""
@@ -93,8 +93,10 @@ class Repository:
         """Load every model; raises ModelLoadError or SettingsError at the first that cannot be."""
         if not self.models:
             raise ModelLoadError(f"no model in {self._settings.model_path}: it has no folder")
-        for model in self.models.values():
-            await self._load(model)
+        async with self._loading:
+            # The index may find more meanwhile; those are not wanted.
+            for model in [model for model in self.models.values() if model.wanted]:
+                await self._load(model)
 
     async def load(self, name: str) -> None:
         """Load the model anew, or one that has been added to the repository, and exchange it.
@@ -123,7 +125,8 @@ class Repository:
             retired = model.exchange({})
             model.wanted = False
             model.state, model.reason = "UNLOADING", "the model was unloaded"
-            await asyncio.gather(*map(self._retire, retired))
+            if retired:
+                await asyncio.wait([self._retire_later(serving) for serving in retired])
             model.state = "UNAVAILABLE"
             event(logger, "unloaded", model=name)
 
@@ -233,10 +236,11 @@ class Repository:
             serving.statistics = before.statistics
         return serving
 
-    def _retire_later(self, serving: Serving) -> None:
+    def _retire_later(self, serving: Serving) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(self._retire(serving))
         self._retiring[task] = serving
         task.add_done_callback(self._retiring.pop)
+        return task
 
     async def _retire(self, serving: Serving) -> None:
         # Its requests are bounded by their timeout, and a run that nobody waits for is told to stop.
