@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from argparse import ArgumentParser
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from penstock_runtime.server.admin_app import AdminApp
 from penstock_runtime.server.app import DataApp
+from penstock_runtime.server.connection import Connection
 from penstock_runtime.server.direct import Direct
 from penstock_runtime.server.feedback.keys import Keys
 from penstock_runtime.server.http import App
@@ -56,7 +58,6 @@ class InProcess:
         self.apps: Mapping[str, App] = {
             "data": DataApp(self.repository, MAX_BODY_BYTES), "admin": AdminApp(self.repository, model_control=False),
         }  # fmt: skip
-        self._one_connection = asyncio.Lock()
         direct = {"data": Direct(self.repository, MAX_BODY_BYTES)}
         self._listeners = {
             name: Listener(app, bind("127.0.0.1", 0), direct.get(name)) for name, app in self.apps.items()
@@ -91,31 +92,39 @@ class InProcess:
         return start["status"], start["headers"], body["body"]
 
     async def feed(self, port: str, chunks: list[bytes]) -> bytes:
-        """Return what a connection answers to `chunks` of bytes, until it closes or waits for more of them."""
-        async with self._one_connection:
-            return await self._feed(port, chunks)
+        """Return what a connection answers to `chunks` of bytes, until it closes or waits for more of them.
 
-    async def _feed(self, port: str, chunks: list[bytes]) -> bytes:
+        Those that are fed in one turn of the event loop are read in one turn, as by the real server.
+        """
         listener = self._listeners[port]
         protocol = listener.connect(asyncio.get_running_loop())
         transport = _Transport()
         protocol.connection_made(transport)
-        tasks = listener._state.tasks
+        before = set(listener._state.tasks)
         for chunk in chunks:
             if transport.is_closing():
                 break
             protocol.data_received(chunk)
-        await asyncio.sleep(0)
-        while tasks and not getattr(protocol.cycle, "more_body", False):
-            done, _ = await asyncio.wait(list(tasks), timeout=SECONDS)
-            if not done:
-                raise Wrong(f"no answer within {SECONDS:g} s")
+        tasks = listener._state.tasks - before
+        await _until(lambda: transport.is_closing() or not _answering(protocol))
         protocol.connection_lost(None)
-        if tasks:
-            await asyncio.wait(list(tasks), timeout=SECONDS)
-        if tasks or listener._state.connections:
+        await _until(lambda: not tasks & listener._state.tasks)
+        if protocol in listener._state.connections:
             raise Wrong("a closed connection is still there")
         return bytes(transport.written)
+
+
+def _answering(protocol: Connection) -> bool:
+    cycle = protocol.cycle
+    return cycle is not None and not cycle.response_complete and not cycle.more_body
+
+
+async def _until(condition: Callable[[], bool]) -> None:
+    end = time.monotonic() + SECONDS
+    while not condition():
+        if time.monotonic() > end:
+            raise Wrong(f"no answer within {SECONDS:g} s")
+        await asyncio.sleep(0)
 
 
 class _Transport(asyncio.Transport):

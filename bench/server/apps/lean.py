@@ -16,8 +16,8 @@ from penstock_runtime.server.metrics import Histogram, Metrics
 from penstock_runtime.server.statistics import Statistics
 
 LEFT_OUT = (
-    (Histogram, "observe"), (Metrics, "count_predictions"),
-    (Statistics, "ran"), (Statistics, "answered"), (Statistics, "ended"),
+    (Histogram, "observe"), (Histogram, "observe_each"), (Metrics, "count_predictions"),
+    (Statistics, "ran"), (Statistics, "answered"), (Statistics, "answered_together"), (Statistics, "ended"),
 )  # fmt: skip
 
 
@@ -27,6 +27,7 @@ def leave_out() -> None:
         getattr(owner, name)  # what the server has no more would be left out in vain, and unseen
         setattr(owner, name, _nothing)
     Issuer.issue = _no_id  # type: ignore[method-assign]
+    Issuer.issue_each = _no_ids  # type: ignore[method-assign]
     Judge.__init__ = _decide_nothing(Judge.__init__)  # type: ignore[method-assign]
 
 
@@ -36,6 +37,10 @@ def _nothing(*_: Any, **__: Any) -> None:
 
 def _no_id(*_: Any, **__: Any) -> bytes:
     return b""
+
+
+def _no_ids(_: Issuer, __: float, count: int, ___: Any) -> list[bytes]:
+    return [b""] * count
 
 
 def _decide_nothing(prepare: Any) -> Any:

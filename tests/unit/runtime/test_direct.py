@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import socket
+import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import httptools
 import pytest
 
-from penstock_runtime.server.connection import Connection
+from penstock_runtime.server.connection import MOST_BYTES, Connection
 from tests.unit.runtime.conftest import Start
 from tests.unit.runtime.process import DEADLINE, SETOSA, VIRGINICA, ServerThread, iris_request, tensor
 from tests.unit.runtime.scrape import requests_by_outcome, sample
@@ -50,19 +52,24 @@ class _Reader:
 
 def exchange(server: ServerThread, *packets: bytes, answers: int = 1) -> Seen:
     """Send `packets` one after the other, each once the server has read those before; read `answers` answers."""
-    reader = _Reader()
-    closed = False
     with socket.create_connection(("127.0.0.1", server.http_port), timeout=DEADLINE) as connection:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         for packet in packets:
             connection.sendall(packet)
             wait_until(lambda: unread(server) == 0)
-        while len(reader.answers) < answers:
-            data = connection.recv(2**20)
-            assert data, f"{len(reader.answers)} of {answers} answers"
-            reader.parser.feed_data(data)
-        if reader.answers[-1][1].get("connection") == "close":
-            closed = connection.recv(1) == b""
+        return read_answers(connection, answers)
+
+
+def read_answers(connection: socket.socket, answers: int) -> Seen:
+    """Read `answers` answers."""
+    reader = _Reader()
+    closed = False
+    while len(reader.answers) < answers:
+        data = connection.recv(2**20)
+        assert data, f"{len(reader.answers)} of {answers} answers"
+        reader.parser.feed_data(data)
+    if reader.answers[-1][1].get("connection") == "close":
+        closed = connection.recv(1) == b""
     return Seen(reader.answers, closed)
 
 
@@ -180,7 +187,7 @@ def ways(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 @pytest.mark.parametrize(
     ("name", "long"),
     [("json", 0), ("binary", 0), ("several in one packet", 0), ("large answer, compressed", 0), ("closing", 0),
-     ("in two packets", 1), ("chunked", 1), ("version", 1), ("old", 1), ("GET", 1)],
+     ("in two packets", 0), ("chunked", 1), ("version", 1), ("old", 1), ("GET", 1)],
 )  # fmt: skip
 def test_whole_requests_take_the_short_way(start_server: Start, ways: list[str], name: str, long: int) -> None:
     server = start_server("iris").ready()
@@ -220,3 +227,74 @@ def test_answers_are_the_models_own(start_server: Start) -> None:
     assert len(set(ids)) == 40
     reply = server.feedback([{"id": each, "label": label} for each, label in zip(ids, labels, strict=True)])
     assert reply.json["accepted"] == 40
+
+
+# More than is read at once, and less than what goes by ASGI.
+PADDED = BODY + b" " * 300_000
+
+
+def test_a_large_body_in_pieces_takes_the_short_way(start_server: Start, ways: list[str]) -> None:
+    server = start_server("iris").ready()
+    request = post(PADDED)
+    pieces = [request[at : at + 50_000] for at in range(0, len(request), 50_000)]
+    seen = exchange(server, *pieces)
+    assert [status for status, _, _ in seen.answers] == [200]
+    assert ways == []
+    assert exchange(server, post(BODY + b" " * MOST_BYTES)).answers[0][0] == 200
+    assert len(ways) == 1, "a larger one goes by ASGI"
+
+
+def test_a_body_for_which_there_is_no_room_is_read_and_refused(start_server: Start) -> None:
+    serving = json.dumps({"maxQueue": 0, "threads": 64, "timeout": "60s"})  # 64 threads: one run at a time
+    server = start_server("slow", PENSTOCK_SERVING=serving).ready()
+    large = post(json.dumps(slow_request(1)).encode() + b" " * 300_000)
+    with socket.create_connection(("127.0.0.1", server.http_port), timeout=DEADLINE) as busy:
+        busy.sendall(post(json.dumps(slow_request(2**40)).encode()))
+        wait_until(lambda: server.pending == 1)
+        with socket.create_connection(("127.0.0.1", server.http_port), timeout=DEADLINE) as other:
+            other.sendall(large[:100_000])
+            wait_until(lambda: unread(server) == 0)
+            assert server._process._repository.in_flight == 1, "it is not answered before it was sent"
+            other.sendall(large[100_000:])
+            assert read_answers(other, 1).answers[0][0] == 429
+            busy.close()
+            wait_until(lambda: server.pending == 0)
+            other.sendall(large)
+            assert read_answers(other, 1).answers[0][0] == 200, "the connection stays"
+    wait_until(lambda: server._process._repository.in_flight == 0)
+    assert requests_by_outcome(server) == {
+        "ok": 1, "client_error": 1, "server_error": 0, "rejected": 1, "timeout": 0,
+    }  # fmt: skip
+
+
+def test_a_shutdown_waits_for_bodies_and_runs_only_so_long(start_server: Start) -> None:
+    server = start_server("slow", PENSTOCK_SERVING='{"threads":1}').ready()
+    with (
+        socket.create_connection(("127.0.0.1", server.http_port), timeout=DEADLINE) as reading,
+        socket.create_connection(("127.0.0.1", server.http_port), timeout=DEADLINE) as running,
+    ):
+        reading.sendall(post(PADDED)[:1000])
+        running.sendall(post(json.dumps(slow_request(2**40)).encode()))
+        wait_until(lambda: server.pending == 1 and unread(server) == 0)
+        listener = server._process._listeners[0]
+        stopped = asyncio.run_coroutine_threadsafe(listener.stop(server._loop.time() + 0.2), server._loop)
+        for connection in (reading, running):
+            status, headers, body = read_answers(connection, 1).answers[0]
+            assert (status, headers["connection"]) == (503, "close")
+            assert json.loads(body) == {"error": "the server is shutting down"}
+        assert not stopped.result(DEADLINE), "not all was finished"
+    wait_until(lambda: server.pending == 0)
+    assert requests_by_outcome(server)["rejected"] == 2
+
+
+def test_an_idle_connection_is_closed_and_a_busy_one_is_not(start_server: Start) -> None:
+    server = start_server("iris").ready()
+    server._process._listeners[0]._config.timeout_keep_alive = 1
+    with socket.create_connection(("127.0.0.1", server.http_port), timeout=DEADLINE) as connection:
+        start = time.monotonic()
+        while time.monotonic() - start < 2.0:
+            connection.sendall(post(BODY))
+            assert read_answers(connection, 1).answers[0][0] == 200
+        last = time.monotonic()
+        assert connection.recv(1) == b"", "closed by the server"
+        assert time.monotonic() - last > 0.9

@@ -10,7 +10,7 @@ import pytest
 
 from penstock_runtime.engine import executor as module
 from penstock_runtime.engine.executor import Executor, load_and_warm
-from penstock_runtime.engine.line import Ran
+from penstock_runtime.engine.job import Ran
 from penstock_runtime.engine.session import Session, Warmup
 from penstock_runtime.protocol.errors import InferenceFailed, InvalidRequest, Overloaded, TimedOut
 

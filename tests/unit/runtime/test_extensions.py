@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from penstock_runtime.engine.line import Ran
+from penstock_runtime.engine.job import Ran
 from penstock_runtime.server import statistics
 from penstock_runtime.server.statistics import Statistics
 from tests.unit.runtime.conftest import Start

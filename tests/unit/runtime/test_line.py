@@ -7,12 +7,13 @@ import asyncio
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penstock_runtime.engine.line import Bounds, Job, Line
+from penstock_runtime.engine.job import Job
+from penstock_runtime.engine.line import Bounds, Line
 
 
 def job(group: str | None, rows: int = 1, *, size: int = 1, seconds: float = 100.0) -> Job:
     future: asyncio.Future[object] = asyncio.Future(loop=_LOOP)
-    return Job((), {}, rows, size, group, 0.0, seconds, future)  # type: ignore[arg-type]
+    return Job((), {}, rows, size, group, 0.0, seconds, future)
 
 
 _LOOP = asyncio.new_event_loop()

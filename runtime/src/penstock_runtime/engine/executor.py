@@ -13,8 +13,9 @@ import onnxruntime as ort
 
 from penstock_runtime.engine.batchable import ALONE, Batching
 from penstock_runtime.engine.cpu import intra_op_threads
-from penstock_runtime.engine.joint import Finished, Joint
-from penstock_runtime.engine.line import Bounds, Ran
+from penstock_runtime.engine.job import Place, Ran, run_in
+from penstock_runtime.engine.joint import Joint
+from penstock_runtime.engine.line import Bounds
 from penstock_runtime.engine.pool import Pool, ignore_run
 from penstock_runtime.engine.rows import count_rows
 from penstock_runtime.engine.session import Session, Tensor, Warmup
@@ -29,9 +30,6 @@ TOO_LONG_SECONDS = 2e-3
 STRIKES = 3
 STRIKE_RUNS = 100
 BANISHED_SECONDS = 60.0
-# What a row must gain by a run with others for tiny requests to be collected, which itself takes some 10 us.
-WORTH_COLLECTING_SECONDS = 20e-6
-
 
 # Models up to this size are loaded a second time if that lets them run with fewer threads.
 RELOAD_BYTES = 32 * 2**20
@@ -72,12 +70,12 @@ class Executor:
     ) -> None:
         """`warmup` tells what one row takes; where it failed nothing runs inline. `patience`: see Pool.
 
-        `batching` tells how many rows may run together, and whether that is worth it for tiny requests.
+        `batching` tells how many rows may run together, and whether they gain by it.
         """
         self._session = session
         joint = Joint(session, Bounds(batching.max_rows))
         self._pool = Pool(joint, workers=workers, max_queue=max_queue, patience=patience)
-        self._turn = Turn(joint, self._count_turn) if batching.saved >= WORTH_COLLECTING_SECONDS else None
+        self._turn = Turn(joint, self._count_turn) if batching.saved > 0.0 else None
         self._idle_capacity = workers + max_queue
         self._on_run = self._pool.on_run
         self._strikes = 0
@@ -116,15 +114,13 @@ class Executor:
         runs.
         """
         begun = self.begin(outputs, inputs)
-        if begun is None:
-            return await self._pool.run(outputs, inputs, seconds)
         if not isinstance(begun, Ran):
-            return await begun
+            return await run_in(begun, outputs, inputs, seconds)
         self._on_run(begun.rows, begun.ran)
         return begun
 
-    def begin(self, outputs: Sequence[str], inputs: dict[str, Tensor]) -> Ran | asyncio.Future[Ran] | None:
-        """Run the model on `inputs` now or in this turn of the event loop, if it is tiny; None: it has to be `run`.
+    def begin(self, outputs: Sequence[str], inputs: dict[str, Tensor]) -> Ran | Place:
+        """Run the model on `inputs` now if they are tiny, and are the first that came; else return where to wait.
 
         Raises what Session.run raises. Time is not kept. A run that is over is told to nobody: the caller has to count
         it.
@@ -134,9 +130,9 @@ class Executor:
         for array in inputs.values():
             elements += array.size
         if elements > self.inline_elements or start < self._inline_again:
-            return None
+            return self._pool
         if self._turn is not None and not self._turn.first():
-            return self._turn.join(outputs, inputs)
+            return self._turn
         return self._run_tiny(outputs, inputs, start)
 
     def _run_tiny(self, outputs: Sequence[str], inputs: dict[str, Tensor], start: float) -> Ran:
@@ -195,12 +191,10 @@ class Executor:
         # Two threads that count strikes at once may lose one; no harm in that.
         return self._run_tiny(outputs, inputs, start)
 
-    def _count_turn(self, finished: Finished) -> None:
-        ran = [result.ran for _, result in finished.results if isinstance(result, Ran)]
-        if ran:
-            # One by one, its requests would have kept the event loop longer.
-            self._watch(ran[0] / len(ran), time.perf_counter())
-            self._on_run(finished.rows, finished.seconds)
+    def _count_turn(self, requests: int, rows: int, seconds: float) -> None:
+        # One by one, its requests would have kept the event loop longer.
+        self._watch(seconds / requests, time.perf_counter())
+        self._on_run(rows, seconds)
 
     def _watch(self, ran: float, now: float) -> None:
         self._runs += 1

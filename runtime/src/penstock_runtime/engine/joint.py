@@ -5,10 +5,11 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
-from penstock_runtime.engine.line import Bounds, Job, Ran, Run
-from penstock_runtime.engine.rows import NotByRow, join, split
+from penstock_runtime.engine.job import Answerer, Job, Ran, Run, Together
+from penstock_runtime.engine.line import Bounds
+from penstock_runtime.engine.rows import NotByRow, check_rows, join, split
 from penstock_runtime.engine.session import Session
 from penstock_runtime.log import event
 from penstock_runtime.protocol.errors import TimedOut
@@ -19,25 +20,82 @@ logger = logging.getLogger(__name__)
 MAX_DOUBTS = 3
 
 
-class Finished(NamedTuple):
-    """What became of jobs, and the rows and seconds of the run that they shared; 0 if none ended well."""
+class Finished(Protocol):
+    """What became of some jobs."""
+
+    @property
+    def requests(self) -> int:
+        """How many jobs these are."""
+
+    @property
+    def rows(self) -> int:
+        """The rows of the run that they shared; 0 if none ended well."""
+
+    @property
+    def seconds(self) -> float:
+        """The seconds that it took."""
+
+    def settle(self) -> None:
+        """Give every job its answer or error; on the event loop."""
+
+
+class Each(NamedTuple):
+    """Jobs and what each has for an answer."""
 
     results: Sequence[tuple[Job, Ran | Exception]]
     rows: int = 0
     seconds: float = 0.0
 
+    @property
+    def requests(self) -> int:
+        """How many jobs these are."""
+        return len(self.results)
+
     def settle(self) -> None:
-        """Give every job its answer or error; on the event loop."""
+        """Give every job its answer or error."""
         for job, result in self.results:
-            # Else a job and its run keep each other, and their arrays, until the garbage collector comes.
-            job.run = None
-            job.inputs = {}
-            if job.future.done():
+            _forget(job)
+            if job.waiter.done():
                 continue
             if isinstance(result, Ran):
-                job.future.set_result(result)
+                job.waiter.set_result(result)
             else:
-                job.future.set_exception(result)
+                job.waiter.set_exception(result)
+
+
+class All(NamedTuple):
+    """Jobs of one run, and who answers them."""
+
+    jobs: Sequence[Job]
+    together: Together
+    answerer: Answerer
+
+    @property
+    def requests(self) -> int:
+        """How many jobs these are."""
+        return len(self.jobs)
+
+    @property
+    def rows(self) -> int:
+        """The rows of the run that they shared."""
+        return self.together.rows
+
+    @property
+    def seconds(self) -> float:
+        """The seconds that it took."""
+        return self.together.seconds
+
+    def settle(self) -> None:
+        """Have every job answered."""
+        for job in self.jobs:
+            _forget(job)
+        self.answerer(self.jobs, self.together)
+
+
+def _forget(job: Job) -> None:
+    # Else a job and its run keep each other, and their arrays, until the garbage collector comes.
+    job.run = None
+    job.inputs = {}
 
 
 class Joint:
@@ -57,23 +115,27 @@ class Joint:
 
         Then all but the last are told as they are done; what is left to tell is returned.
         """
-        return (self._run_together(jobs) if len(jobs) > 1 else None) or self._run_each(jobs, tell)
+        together = self._run_together(jobs) if len(jobs) > 1 else None
+        if together is None:
+            return self._run_each(jobs, tell)
+        answerer = jobs[0].answerer
+        if answerer is None:
+            return Each(parts_of(jobs, together), together.rows, together.seconds)
+        return All(jobs, together, answerer)
 
-    def _run_together(self, jobs: Sequence[Job]) -> Finished | None:
+    def _run_together(self, jobs: Sequence[Job]) -> Together | None:
         start = time.perf_counter()
+        rows = sum([job.rows for job in jobs])
         try:
             inputs = join([job.inputs for job in jobs])
             outputs = self._session.run(jobs[0].outputs, inputs, Run(jobs).options)
-            parts = split(outputs, [job.rows for job in jobs])
+            check_rows(outputs, rows)
         except NotByRow as error:
             self._give_up(str(error))
             return None
         except Exception:  # noqa: BLE001 - whatever one of them did to the others: each gets a run of its own
             return None
-        ran = time.perf_counter() - start
-        rows = sum(job.rows for job in jobs)
-        results = [(job, Ran(part, start - job.asked, ran, rows)) for job, part in zip(jobs, parts, strict=True)]
-        return Finished(results, rows, ran)
+        return Together(outputs, start, time.perf_counter() - start, rows)
 
     def _run_each(self, jobs: Sequence[Job], tell: Callable[[Finished], None]) -> Finished:
         *others, last = jobs
@@ -98,13 +160,20 @@ class Joint:
         options = Run([job]).options
         start = time.perf_counter()
         if job.gone or job.deadline <= start:
-            return Finished([(job, timed_out(job))])
+            return Each([(job, timed_out(job))])
         try:
             outputs = self._session.run(job.outputs, job.inputs, options)
         except Exception as error:  # noqa: BLE001 - raised again where the answer is waited for
-            return Finished([(job, error)])
+            return Each([(job, error)])
         ran = time.perf_counter() - start
-        return Finished([(job, Ran(outputs, start - job.asked, ran, job.rows))], job.rows, ran)
+        return Each([(job, Ran(outputs, start - job.asked, ran, job.rows))], job.rows, ran)
+
+
+def parts_of(jobs: Sequence[Job], together: Together) -> list[tuple[Job, Ran]]:
+    """Return what `together` gave each of `jobs`."""
+    outputs, start, seconds, rows = together
+    parts = split(outputs, [job.rows for job in jobs])
+    return [(job, Ran(part, start - job.asked, seconds, rows)) for job, part in zip(jobs, parts, strict=True)]
 
 
 def timed_out(job: Job) -> TimedOut:

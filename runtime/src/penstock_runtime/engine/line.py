@@ -2,66 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections import OrderedDict
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable
 from dataclasses import dataclass
-from typing import NamedTuple
 
-import onnxruntime as ort
-
-from penstock_runtime.engine.session import Tensor
-
-
-class Ran(NamedTuple):
-    """A request's outputs, the seconds it waited for a thread, and the seconds and rows of the run it was part of."""
-
-    outputs: list[Tensor]
-    queued: float
-    ran: float
-    rows: int
-
-
-@dataclass(eq=False, slots=True)
-class Job:
-    """One request. `group` None: it runs alone. `asked` and `deadline` are perf_counter() seconds.
-
-    `gone` is set once nobody waits for the answer; `run` is the run that it takes part in.
-    """
-
-    outputs: Sequence[str]
-    inputs: dict[str, Tensor]
-    rows: int
-    size: int
-    group: Hashable | None
-    asked: float
-    seconds: float
-    future: asyncio.Future[Ran]
-    gone: bool = False
-    run: Run | None = None
-
-    @property
-    def deadline(self) -> float:
-        """When its time is up."""
-        return self.asked + self.seconds
-
-
-class Run:
-    """One run of the model for some jobs, which stops when none of them waits any more."""
-
-    def __init__(self, jobs: Sequence[Job]) -> None:
-        """Make it the run of all `jobs`."""
-        self.options = ort.RunOptions()
-        self._jobs = jobs
-        for job in jobs:
-            job.run = self
-        # A job may have gone between its being taken and this line.
-        self.stop_if_deserted()
-
-    def stop_if_deserted(self) -> None:
-        """Tell ONNX Runtime to stop if every job is gone; it heeds that in its own time."""
-        if all(job.gone for job in self._jobs):
-            self.options.terminate = True
+from penstock_runtime.engine.job import Job
 
 
 @dataclass(slots=True)

@@ -9,16 +9,17 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from math import inf
 
+from penstock_runtime.engine.job import Answerer, Job, Waiter
 from penstock_runtime.engine.joint import Finished, Joint, timed_out
-from penstock_runtime.engine.line import Job, Line, Ran
+from penstock_runtime.engine.line import Line
 from penstock_runtime.engine.rows import count_bytes, count_rows, group_of
 from penstock_runtime.engine.session import Tensor
-from penstock_runtime.protocol.errors import Overloaded
+from penstock_runtime.protocol.errors import Overloaded, Unavailable
 
 # How much of the pace is the latest run's.
 _SLOWER, _QUICKER = 0.1, 0.5
@@ -64,29 +65,33 @@ class Pool:
         """How many requests may be under way: those that run or were just answered, and a full line."""
         return self._longest + self.inside - len(self._line) + self._free
 
-    async def run(self, outputs: Sequence[str], inputs: dict[str, Tensor], seconds: float) -> Ran:
-        """Run the model on `inputs` within `seconds`.
-
-        Raises Overloaded if the line is full, TimedOut if the time is up, and what Session.run raises. On a
-        timeout, or if the caller is cancelled, a waiting request is dropped; a run that nobody waits for any
-        more is told to stop.
-        """
+    def join(
+        self,
+        outputs: Sequence[str],
+        inputs: dict[str, Tensor],
+        seconds: float,
+        waiter: Waiter,
+        answerer: Answerer | None = None,
+    ) -> Job:
+        """Have the model run on `inputs` once a thread is free; see Place. Raises Overloaded if the line is full."""
         if not self._free and len(self._line) >= self._longest:
             raise Overloaded
-        loop = asyncio.get_running_loop()
-        job = Job(outputs, inputs, count_rows(inputs), count_bytes(inputs), self._group(outputs, inputs),
-                  time.perf_counter(), seconds, loop.create_future())  # fmt: skip
-        timer = loop.call_later(seconds, self._expire, job)
+        # Only read by threads, which run nothing before this.
+        loop = self._loop = asyncio.get_running_loop()
+        group = group_of(outputs, inputs, answerer) if self._joint.bounds.rows > 1 else None
+        job = Job(outputs, inputs, count_rows(inputs), count_bytes(inputs), group, time.perf_counter(), seconds, waiter,
+                  answerer)  # fmt: skip
+        job.timer = loop.call_later(seconds, self._expire, job)
         self.inside += 1
-        try:
-            self._begin(job)
-            return await job.future
-        except asyncio.CancelledError:
-            self._abandon(job)
-            raise
-        finally:
-            self.inside -= 1
-            timer.cancel()
+        self._begin(job)
+        return job
+
+    def leave(self, job: Job) -> None:
+        """Wait for the answer to `job` no more."""
+        self.inside -= 1
+        if job.timer is not None:
+            job.timer.cancel()
+        self._abandon(job)
 
     def close(self) -> None:
         """Drop what waits; stop the threads as soon as what runs has ended."""
@@ -94,7 +99,8 @@ class Pool:
             self._closed = True
             dropped = self._line.clear()
         for job in dropped:
-            job.future.cancel()
+            if not job.waiter.done():
+                job.waiter.set_exception(Unavailable("the server is shutting down"))
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     @property
@@ -103,9 +109,6 @@ class Pool:
             return self._max_queue
         # One may wait whatever the pace says: it is how a pace is found that has changed.
         return max(1, int(self._patience * self._workers / self._pace))
-
-    def _group(self, outputs: Sequence[str], inputs: dict[str, Tensor]) -> Hashable | None:
-        return group_of(outputs, inputs) if self._joint.bounds.rows > 1 else None
 
     def _begin(self, job: Job) -> None:
         with self._lock:
@@ -120,9 +123,9 @@ class Pool:
             self._threads.submit(self._work, [job])
 
     def _expire(self, job: Job) -> None:
-        if not job.future.done():
+        if not job.waiter.done():
             self._abandon(job)
-            job.future.set_exception(timed_out(job))
+            job.waiter.set_exception(timed_out(job))
 
     def _abandon(self, job: Job) -> None:
         job.gone = True
@@ -132,10 +135,10 @@ class Pool:
             job.run.stop_if_deserted()
 
     def _settle(self, finished: Finished) -> None:
-        self._settled += len(finished.results)
+        self._settled += finished.requests
         finished.settle()
         if finished.seconds:
-            pace = finished.seconds / len(finished.results)
+            pace = finished.seconds / finished.requests
             # Slower by and by, quicker at once: a single long run must not turn away those behind it.
             self._pace += (_SLOWER if pace > self._pace else _QUICKER) * (pace - self._pace)
         if finished.rows:
@@ -160,9 +163,8 @@ class Pool:
         return jobs
 
     def _post(self, finished: Finished) -> None:
-        loop = finished.results[0][0].future.get_loop()
         with suppress(RuntimeError):  # the event loop is closed: nobody waits any more
-            loop.call_soon_threadsafe(self._settle, finished)
+            self._loop.call_soon_threadsafe(self._settle, finished)
 
 
 def ignore_run(rows: int, seconds: float) -> None:

@@ -30,17 +30,17 @@ def count_bytes(inputs: Mapping[str, Tensor]) -> int:
     return sum([array.nbytes for array in inputs.values()])
 
 
-def group_of(outputs: Sequence[str], inputs: Mapping[str, Tensor]) -> Hashable | None:
+def group_of(outputs: Sequence[str], inputs: Mapping[str, Tensor], answerer: Hashable = None) -> Hashable | None:
     """Return what requests must have in common to be one run, or None for one that must run alone.
 
-    That is the outputs asked for, in their order, and of each input the datatype and the shape but for the
-    first dimension. Alone run requests without rows, and those whose inputs differ in how many they have.
+    That is who answers them, the outputs asked for, in their order, and of each input the datatype and the shape but
+    for the first dimension. Alone run requests without rows, and those whose inputs differ in how many they have.
     """
     rows = count_rows(inputs)
     if not rows or any(not array.ndim or array.shape[0] != rows for array in inputs.values()):
         return None
     common = [(name, array.dtype.num, array.shape[1:]) for name, array in inputs.items()]
-    return (tuple(outputs), common[0] if len(common) == 1 else frozenset(common)) if common else None
+    return (answerer, tuple(outputs), common[0] if len(common) == 1 else frozenset(common)) if common else None
 
 
 def join(requests: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
@@ -48,12 +48,16 @@ def join(requests: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
     return {name: np.concatenate([inputs[name] for inputs in requests]) for name in requests[0]}
 
 
-def split(outputs: Sequence[Tensor], counts: Sequence[int]) -> list[list[Tensor]]:
-    """Return for each of `counts` its rows of every output; raises NotByRow if they are not as many."""
-    total = sum(counts)
+def check_rows(outputs: Sequence[Tensor], total: int) -> None:
+    """Raise NotByRow unless every output has `total` rows."""
     for array in outputs:
         if not array.ndim or array.shape[0] != total:
             raise NotByRow(f"an output has the shape {list(array.shape)} for {total} rows")
+
+
+def split(outputs: Sequence[Tensor], counts: Sequence[int]) -> list[list[Tensor]]:
+    """Return for each of `counts` its rows of every output; raises NotByRow if they are not as many."""
+    check_rows(outputs, sum(counts))
     parts: list[list[Tensor]] = []
     start = 0
     for count in counts:

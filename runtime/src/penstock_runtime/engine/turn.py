@@ -8,24 +8,26 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Hashable, Sequence
 
+from penstock_runtime.engine.job import Answerer, Job, Waiter
 from penstock_runtime.engine.joint import Finished, Joint
-from penstock_runtime.engine.line import Job, Line, Ran
 from penstock_runtime.engine.rows import count_bytes, count_rows, group_of
 from penstock_runtime.engine.session import Tensor
 
-FOREVER = float("inf")
-
 
 class Turn:
-    """The line of one event loop's turn. `on_finished` is called for each run, with its seconds."""
+    """The place of those that wait for a turn's end; nobody's time is up before.
 
-    def __init__(self, joint: Joint, on_finished: Callable[[Finished], None]) -> None:
+    `on_run` is called for each run that ended well, with its requests, rows and seconds.
+    """
+
+    def __init__(self, joint: Joint, on_run: Callable[[int, int, float], None]) -> None:
         """Run the model by `joint`."""
         self._joint = joint
-        self._line = Line(joint.bounds)
-        self._on_finished = on_finished
+        self._groups: dict[Hashable, deque[Job]] = {}
+        self._on_run = on_run
         self._open = False
         self.inside = 0
 
@@ -37,32 +39,63 @@ class Turn:
         asyncio.get_running_loop().call_soon(self._end)
         return True
 
-    def join(self, outputs: Sequence[str], inputs: dict[str, Tensor]) -> asyncio.Future[Ran]:
-        """Have the model run on `inputs` at the turn's end; the future raises what Session.run raises.
-
-        Cancelling it takes the request out of the line.
-        """
-        future: asyncio.Future[Ran] = asyncio.get_running_loop().create_future()
-        group = group_of(outputs, inputs) if self._joint.bounds.rows > 1 else None
-        job = Job(outputs, inputs, count_rows(inputs), count_bytes(inputs), group, time.perf_counter(), FOREVER, future)
-        self._line.add(job)
+    def join(
+        self,
+        outputs: Sequence[str],
+        inputs: dict[str, Tensor],
+        seconds: float,
+        waiter: Waiter,
+        answerer: Answerer | None = None,
+    ) -> Job:
+        """Have the model run on `inputs` at the turn's end; see Place."""
+        group = group_of(outputs, inputs, answerer) if self._joint.bounds.rows > 1 else None
+        job = Job(outputs, inputs, count_rows(inputs), count_bytes(inputs), group, time.perf_counter(), seconds, waiter,
+                  answerer)  # fmt: skip
+        # One that must run alone is a group of its own.
+        jobs = self._groups.get(group or job)
+        if jobs is None:
+            self._groups[group or job] = deque((job,))
+        else:
+            jobs.append(job)
         self.inside += 1
-        future.add_done_callback(lambda _: self._leave(job))
-        return future
+        return job
 
-    def _leave(self, job: Job) -> None:
+    def leave(self, job: Job) -> None:
+        """Wait for the answer to `job` no more."""
         self.inside -= 1
-        self._line.remove(job)
+        job.gone = True
 
     def _end(self) -> None:
-        jobs = self._line.take(0.0)
+        jobs = self._take()
         # A run at a time, so that a line of many groups does not hold up everything else.
-        self._open = len(self._line) > 0
+        self._open = len(self._groups) > 0
         if self._open:
             asyncio.get_running_loop().call_soon(self._end)
         if jobs:
             self._tell(self._joint.run(jobs, self._tell))
 
+    def _take(self) -> list[Job]:
+        """Remove and return the jobs of the oldest group, as many as one run may have."""
+        if not self._groups:
+            return []
+        group, waiting = next(iter(self._groups.items()))
+        taken: list[Job] = []
+        rows = size = 0
+        bounds = self._joint.bounds
+        while waiting:
+            job = waiting[0]
+            if not job.gone:
+                rows += job.rows
+                size += job.size
+                if taken and (rows > bounds.rows or size > bounds.size):
+                    break
+                taken.append(job)
+            waiting.popleft()
+        if not waiting:
+            del self._groups[group]
+        return taken
+
     def _tell(self, finished: Finished) -> None:
         finished.settle()
-        self._on_finished(finished)
+        if finished.rows:
+            self._on_run(finished.requests, finished.rows, finished.seconds)

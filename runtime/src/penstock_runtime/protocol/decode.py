@@ -14,6 +14,7 @@ from penstock_runtime.protocol.depth import check_depth
 from penstock_runtime.protocol.errors import InvalidRequest
 from penstock_runtime.protocol.fit import MAX_ELEMENTS, NONE, Fit, InferRequest, check_served, count_rows
 from penstock_runtime.protocol.json_data import read_json_data
+from penstock_runtime.protocol.large_json import LARGE_BYTES, Numbers, parse_large
 from penstock_runtime.protocol.schema import ModelSchema, TensorSpec
 from penstock_runtime.protocol.wording import names, quote
 
@@ -47,7 +48,8 @@ class Decoder:
                 f"Inference-Header-Content-Length is {header_length}, and the body ends after {len(body)} bytes"
             )
         text = body if header_length is None else body[:header_length]
-        message = _parse(text)
+        check_depth(text)
+        message = (parse_large(text, self._fit.inputs) if len(text) >= LARGE_BYTES else None) or _parse(text)
         request_id = message.get("id")
         if request_id is not None and type(request_id) is not str:
             raise InvalidRequest("'id' must be a string")
@@ -98,7 +100,8 @@ class Decoder:
             if "data" in entry:
                 raise InvalidRequest(f"input {quote(spec.name)} has both 'data' and 'binary_data_size'; give one")
             return blobs.take(size, shape, spec)
-        return read_json_data(entry.get("data"), shape, spec, text)
+        data = entry.get("data")
+        return data.array if type(data) is Numbers else read_json_data(data, shape, spec, text)
 
     def _decode_outputs(self, entries: object, default: bool) -> tuple[tuple[str, ...], frozenset[str]]:
         if type(entries) is not list:
@@ -138,7 +141,6 @@ class Decoder:
 
 
 def _parse(text: bytes) -> dict[str, Any]:
-    check_depth(text)
     try:
         message = orjson.loads(text)
     except orjson.JSONDecodeError as error:

@@ -71,6 +71,11 @@ class Fit:
         """Return the shape if it is one and fits `spec`, within the bound on elements."""
         if type(shape) is not list:
             raise _no_shape(spec)
+        if len(shape) > MAX_DIMENSIONS:
+            # Finding their product could take minutes.
+            raise InvalidRequest(
+                f"input {quote(spec.name)}: 'shape' has {len(shape)} dimensions, beyond {MAX_DIMENSIONS}"
+            )
         elements = 1
         for dim in shape:
             if type(dim) is not int or dim < 0:
@@ -78,18 +83,15 @@ class Fit:
             # A size of 0 hides the others, and a model may make a tensor of those alone.
             elements *= dim or 1
         expected = spec.shape
-        if expected is None:
-            fits = len(shape) <= MAX_DIMENSIONS
-        else:
+        if expected is not None:
             fits = len(shape) == len(expected)
             for want, got in zip(expected, shape, strict=False):
                 if want not in (-1, got):
                     fits = False
-        if not fits:
-            raise InvalidRequest(
-                f"input {quote(spec.name)}: shape {shape} does not fit the model's "
-                + (f"{list(spec.shape)} (-1: any size)" if spec.shape is not None else f"{MAX_DIMENSIONS} dimensions")
-            )
+            if not fits:
+                raise InvalidRequest(
+                    f"input {quote(spec.name)}: shape {shape} does not fit the model's {list(expected)} (-1: any size)"
+                )
         if elements > self._max_elements:
             raise InvalidRequest(f"input {quote(spec.name)}: shape {shape} is beyond {self._max_elements} elements")
         return shape

@@ -33,6 +33,7 @@ from penstock_runtime.server.http import (
     not_found,
     read_body,
     require_method,
+    shutting_down,
     unexpected,
 )
 from penstock_runtime.server.openapi.data_port import data_document
@@ -129,7 +130,7 @@ class DataApp:
                 return
             # The time to finish is over: better an answer that says so than a connection that breaks.
             request.outcome = "rejected"
-            await answer_error(send, Unavailable("the server is shutting down"), headers)
+            await answer_error(send, shutting_down(), headers)
         except Exception as error:  # noqa: BLE001 - the protocol wants an answer whatever happens
             await answer_error(send, request.explain(error), (*revision_of(model), *headers))
         finally:

@@ -8,20 +8,23 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from collections.abc import Coroutine
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from penstock_runtime.protocol.errors import ProtocolError
+from penstock_runtime.server import http
 from penstock_runtime.server.forward.message import SHADOW
-from penstock_runtime.server.http import GONE, ROUTE, STARTED, TASK, bad_request
+from penstock_runtime.server.http import GONE, ROUTE, STARTED, TASK, bad_request, body_late, shutting_down
 
 if TYPE_CHECKING:
+    from penstock_runtime.server.call import Call
     from penstock_runtime.server.direct import Direct
     from penstock_runtime.server.forward.relay import Route
     from penstock_runtime.server.repository.model import Model
-    from penstock_runtime.server.shadow.shadower import Copy
 
 
 class _Event:
@@ -38,26 +41,33 @@ _LOOK_SECONDS = 0.02
 # Bodies that have to be taken apart first, and requests that are answered in a way of their own.
 _UNUSUAL = frozenset((b"content-encoding", b"transfer-encoding", SHADOW))
 
+# The largest body that is kept here while it comes.
+MOST_BYTES = 2**20
+# A body whose length has as many digits seldom comes in one read. It is not kept if there is no room for its request.
+_LARGE_DIGITS = 6
+
 
 class _Exchange:
     """A request on the short way. uvicorn's protocol takes it for one of its cycles."""
 
     __slots__ = (
-        "_connection", "copy", "disconnected", "headers", "keep_alive", "parts", "response_complete", "start", "task",
-        "url",
+        "_call", "_connection", "_task", "disconnected", "dropped", "headers", "keep_alive", "more_body", "parts",
+        "response_complete", "start", "url",
     )  # fmt: skip
     message_event = _EVENT
 
     def __init__(self, connection: Connection, start: float, url: bytes, headers: list[tuple[bytes, bytes]]) -> None:
         self._connection = connection
+        self._call: Call | None = None
+        self._task: asyncio.Task[None] | None = None
         self.start = start
         self.url = url
-        self.copy: Copy | None = None
         self.headers = dict(headers)
         self.parts: list[bytes] = []
-        self.task: asyncio.Task[None] | None = None
+        self.dropped = False
         self.disconnected = False
         self.keep_alive = True
+        self.more_body = True
         self.response_complete = False
 
     @property
@@ -65,21 +75,45 @@ class _Exchange:
         """Whether the answer is on its way: it goes as a whole."""
         return self.response_complete
 
-    def send(self, answer: bytes, close: bool) -> None:
+    def wait_for(self, call: Call) -> None:
+        """Tell `call` if the client goes before it is answered, or if it may wait no longer."""
+        self._call = call
+
+    def run(self, answering: Coroutine[Any, Any, None]) -> None:
+        """Have it answered by a task, which is cancelled if the client goes, or if it may wait no longer."""
+        tasks = self._connection.tasks
+        self._call = None
+        self._task = self._connection.loop.create_task(answering)
+        tasks.add(self._task)
+        self._task.add_done_callback(tasks.discard)
+
+    def gone(self) -> None:
+        """Know that the client has gone."""
+        self.disconnected = True
+        if self._task is not None:
+            self._task.cancel()
+        elif self._call is not None:
+            self._call.abandon()
+
+    def give_up(self) -> None:
+        """Let it wait no longer: the server shuts down. Tasks are cancelled by whoever shuts it down."""
+        if self._call is not None and not self.response_complete:
+            self._call.set_exception(shutting_down())
+
+    def send(self, head: bytes, body: bytes, *, close: bool = False) -> None:
         """Send the whole answer, and close the connection with it if asked to, or if it is not to be kept."""
         self.response_complete = True
         if self.disconnected:
             return
         connection = self._connection
-        connection.transport.write(answer)
+        last = b"\r\n" if close or self.keep_alive else b"connection: close\r\n\r\n"
+        connection.transport.write(b"".join((head, b"content-length: %d\r\n" % len(body), last, body)))
         if close or not self.keep_alive:
             connection.transport.close()
         elif connection.pipeline:
             connection.on_response_complete()
         else:
-            connection.timeout_keep_alive_task = connection.loop.call_later(
-                connection.timeout_keep_alive, connection.timeout_keep_alive_handler
-            )
+            connection.rest()
 
 
 class Connection(HttpToolsProtocol):
@@ -93,6 +127,10 @@ class Connection(HttpToolsProtocol):
     _route: Route | None = None
     # Set while a request of the short way is read.
     _model: Model | None = None
+    # When there was nothing more to do, in the loop's time.
+    _resting_since = 0.0
+    # What ends the wait for a body.
+    _body_timer: asyncio.TimerHandle | None = None
 
     def on_message_begin(self) -> None:
         """Begin a request: its time counts from here, for many can become readable at once."""
@@ -104,20 +142,23 @@ class Connection(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """Choose the way."""
-        self._model = self._find_model()
-        if self._model is None:
+        model, direct = self._find_model(), self.direct
+        if model is None or direct is None:
             self._begin_cycle()
-        else:
-            self._exchange = exchange = _Exchange(self, self._began, self.url, self.headers)
-            direct = self.direct
-            unusual = not _UNUSUAL.isdisjoint(exchange.headers)
-            if unusual or direct is None or (direct.allows is not None and not direct.allows(exchange.headers)):
-                self._leave_short_way()
-            elif direct.forwards:
-                self._decided = True
-                self._route = direct.choose(self._model, self.headers)
-                if self._route is not None:
-                    self._leave_short_way()
+            return
+        exchange = _Exchange(self, self._began, self.url, self.headers)
+        if not _UNUSUAL.isdisjoint(exchange.headers) or not (direct.allows is None or direct.allows(exchange.headers)):
+            self._begin_cycle()
+            return
+        if direct.forwards:
+            self._decided = True
+            self._route = direct.choose(model, self.headers)
+            if self._route is not None:
+                self._begin_cycle()
+                return
+        self._model, self._exchange = model, exchange
+        if len(exchange.headers.get(b"content-length", b"")) >= _LARGE_DIGITS and direct.full(model):
+            exchange.dropped = True
 
     def _find_model(self) -> Model | None:
         parser = self.parser
@@ -140,7 +181,7 @@ class Connection(HttpToolsProtocol):
         super().on_headers_complete()
 
     def _leave_short_way(self) -> None:
-        """Go by ASGI after all: what has not come in one read may be large, slow, or never come."""
+        """Go by ASGI after all."""
         exchange, self._model = self._exchange, None
         self._begin_cycle()
         for part in exchange.parts if exchange is not None else ():
@@ -148,9 +189,6 @@ class Connection(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Parse what came."""
-        if self.timeout_keep_alive_task is not None:
-            self.timeout_keep_alive_task.cancel()
-            self.timeout_keep_alive_task = None
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserError:
@@ -159,13 +197,36 @@ class Connection(HttpToolsProtocol):
         except httptools.HttpParserUpgrade:
             # Nothing that we would upgrade to: such a request is answered as it is.
             return
-        if self._model is not None and not self.transport.is_closing():
+        if self._model is not None and self._body_timer is None and not self.transport.is_closing():
+            self._wait_for_body()
+
+    def _wait_for_body(self) -> None:
+        """Wait for the rest of a body, if it is of a size that is kept here; by ASGI, reading can be halted."""
+        exchange, direct = self._exchange, self.direct
+        if exchange is None or direct is None or not 0 < _length_of(exchange) <= min(MOST_BYTES, direct.max_body_bytes):
             self._leave_short_way()
+            return
+        self.cycle = exchange  # type: ignore[assignment]
+        self._body_timer = self.loop.call_later(http.BODY_SECONDS, self._refuse, body_late())
+
+    def _refuse(self, error: ProtocolError) -> None:
+        """Answer the request whose body has not come."""
+        model, self._model = self._model, None
+        self._stop_body_timer()
+        if model is not None and self._exchange is not None and self.direct is not None:
+            self._exchange.keep_alive = False
+            self.direct.refuse(self._exchange, model, error)
+
+    def _stop_body_timer(self) -> None:
+        if self._body_timer is not None:
+            self._body_timer.cancel()
+            self._body_timer = None
 
     def on_body(self, body: bytes) -> None:
         """Keep a part of the body."""
         if self._model is not None and self._exchange is not None:
-            self._exchange.parts.append(body)
+            if not self._exchange.dropped:
+                self._exchange.parts.append(body)
         else:
             super().on_body(body)
 
@@ -176,12 +237,11 @@ class Connection(HttpToolsProtocol):
             super().on_message_complete()
             return
         self._model = None
-        exchange.keep_alive = self.parser.should_keep_alive()
+        self._stop_body_timer()
+        exchange.more_body = False
+        exchange.keep_alive = exchange.keep_alive and self.parser.should_keep_alive()
         self.cycle = exchange  # type: ignore[assignment]
         self.direct.answer(exchange, model)
-        if exchange.task is not None:
-            self.tasks.add(exchange.task)
-            exchange.task.add_done_callback(self.tasks.discard)
 
     def eof_received(self) -> bool:  # type: ignore[override] # as asyncio has it; uvicorn returns nothing
         """Keep the connection for requests that have come whole, if their client may still read the answers.
@@ -212,16 +272,58 @@ class Connection(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Cancel what nobody waits for any more."""
         super().connection_lost(exc)
-        exchange = self._exchange
-        if exchange is not None and not exchange.response_complete and exchange.task is not None:
-            exchange.disconnected = True
-            exchange.task.cancel()
+        # uvicorn leaves it to fire where the connection broke, and with it keeps all that was here.
+        self._unset_keepalive_if_required()
+        exchange, model = self._exchange, self._model
+        if exchange is not None and not exchange.response_complete:
+            self._stop_body_timer()
+            exchange.gone()
+            if model is not None and self.direct is not None:
+                self._model = None
+                self.direct.lose(exchange, model)
         task: Any = self.scope.get(TASK) if self.scope is not None else None
         if task is not None and self.cycle is not None and not self.cycle.response_started:
             self.scope[GONE] = True  # type: ignore[literal-required]
             task.cancel()
 
+    def rest(self) -> None:
+        """Wait for the next request. The timer is not set anew for each: it finds out itself how long it was."""
+        self._resting_since = self.loop.time()
+        if self.timeout_keep_alive_task is None:
+            self._look_idle_in(self.timeout_keep_alive)
+
+    def on_response_complete(self) -> None:
+        """Begin the next request that waits, or wait for one."""
+        self._resting_since = self.loop.time()
+        super().on_response_complete()
+
+    def _look_idle_in(self, seconds: float) -> None:
+        self.timeout_keep_alive_task = self.loop.call_later(seconds, self.timeout_keep_alive_handler)
+
+    def timeout_keep_alive_handler(self) -> None:
+        """Close the connection if it has been idle all the time."""
+        self.timeout_keep_alive_task = None
+        if self.cycle is not None and not self.cycle.response_complete:
+            return
+        left = self._resting_since + self.timeout_keep_alive - self.loop.time()
+        if left > 0:
+            self._look_idle_in(left)
+        else:
+            super().timeout_keep_alive_handler()
+
+    def give_up(self) -> None:
+        """Answer what waits here that it can wait no longer: the server shuts down."""
+        if self._model is not None:
+            self._refuse(shutting_down())
+        elif self._exchange is not None:
+            self._exchange.give_up()
+
     def send_400_response(self, msg: str) -> None:
         """Answer bytes that are no HTTP as the protocol wants it."""
         self.transport.write(bad_request(msg))
         self.transport.close()
+
+
+def _length_of(exchange: _Exchange) -> int:
+    # The parser has seen to it that it is a number; without one there is no body.
+    return int(exchange.headers.get(b"content-length", b"0"))

@@ -7,9 +7,11 @@ import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
 from typing import Any
 
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE
+
 from penstock_runtime.log import event, origin
 from penstock_runtime.protocol.encode import encode_error
-from penstock_runtime.protocol.errors import InvalidRequest, ProtocolError
+from penstock_runtime.protocol.errors import InvalidRequest, ProtocolError, Unavailable
 from penstock_runtime.server.compression import decoded, too_large
 
 logger = logging.getLogger(__name__)
@@ -64,7 +66,7 @@ async def read_body(headers: Mapping[bytes, bytes], receive: Receive, limit: int
             async with asyncio.timeout(BODY_SECONDS):
                 parts = await _read_rest(message, receive, limit)
         except TimeoutError:
-            raise ProtocolError(f"the body did not arrive within {BODY_SECONDS:g} s", status=408) from None
+            raise body_late() from None
     if coding is not None:
         parts = await decoded(b"".join(parts), coding.lower(), limit)
     if lead:
@@ -86,6 +88,11 @@ async def _read_rest(message: Message, receive: Receive, limit: int) -> list[byt
         if not message.get("more_body", False):
             return parts
         message = await receive()
+
+
+def head_of(status: int, headers: Iterable[Header]) -> bytes:
+    """Return status line and `headers` as they are sent, up to where more headers may follow."""
+    return STATUS_LINE[status] + b"".join([b"%b: %b\r\n" % header for header in headers])
 
 
 async def answer(
@@ -119,6 +126,16 @@ def unexpected(error: Exception) -> ProtocolError:
     """Log a failure that nobody foresaw, and return what the client is told of it."""
     event(logger, "unexpected failure", level=logging.ERROR, error=type(error).__name__, where=origin(error))
     return ProtocolError("internal error", status=500)
+
+
+def body_late() -> ProtocolError:
+    """Return the error for a body that takes too long."""
+    return ProtocolError(f"the body did not arrive within {BODY_SECONDS:g} s", status=408)
+
+
+def shutting_down() -> ProtocolError:
+    """Return the error for a request that there is no time left for."""
+    return Unavailable("the server is shutting down")
 
 
 def not_found(path: str) -> ProtocolError:

@@ -8,7 +8,8 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
-from typing import TYPE_CHECKING, Any
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, cast
 
 from uvicorn.config import Config
 from uvicorn.server import ServerState
@@ -25,6 +26,8 @@ KEEP_ALIVE_SECONDS = 3900
 # A client may take its time for a handshake, and none for saying goodbye: idle ones often do not at all.
 HANDSHAKE_SECONDS = 30.0
 GOODBYE_SECONDS = 1.0
+# For telling those that are not finished in time.
+GIVING_UP_SECONDS = 1.0
 
 
 class Listener:
@@ -75,10 +78,22 @@ class Listener:
             connection.shutdown()
         while self._state.tasks or self._state.connections:
             if loop.time() >= deadline:
-                await _cancel(list(self._state.tasks))
+                await self._give_up()
                 return False
             await asyncio.sleep(0.01)
         return True
+
+    async def _give_up(self) -> None:
+        for connection in list(self._state.connections):
+            cast("Connection", connection).give_up()
+        tasks = list(self._state.tasks)
+        for task in tasks:
+            task.cancel()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(GIVING_UP_SECONDS):
+                # What is on its way is sent, and its connection closed then.
+                while any(task in self._state.tasks for task in tasks) or self._state.connections:  # noqa: ASYNC110
+                    await asyncio.sleep(0.01)
 
     def close(self) -> None:
         """Let go of the port, and of connections that are left."""
@@ -87,10 +102,3 @@ class Listener:
         self._socket.close()
         for connection in list(self._state.connections):
             connection.transport.abort()
-
-
-async def _cancel(tasks: list[asyncio.Task[None]]) -> None:
-    for task in tasks:
-        task.cancel()
-    if tasks:
-        await asyncio.wait(tasks, timeout=1.0)

@@ -48,6 +48,13 @@ class Histogram:
         self._counts[bisect_left(self._bounds, value)] += 1
         self.sum += value
 
+    def observe_each(self, values: Sequence[float]) -> None:
+        """Count each of `values`."""
+        bounds, counts = self._bounds, self._counts
+        for value in values:
+            counts[bisect_left(bounds, value)] += 1
+        self.sum += sum(values)
+
     def exemplify(self, value: float, trace_id: str, now: float) -> None:
         """Keep the trace of an observed `value` as its bucket's exemplar; `now` is the time in seconds."""
         self._exemplars[bisect_left(self._bounds, value)] = f'{{trace_id="{trace_id}"}} {value!r} {now:.3f}'

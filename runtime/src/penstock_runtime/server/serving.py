@@ -9,10 +9,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from penstock_runtime.engine.executor import Executor
-from penstock_runtime.engine.line import Ran
+from penstock_runtime.engine.job import Ran, Together
 from penstock_runtime.engine.session import Tensor
 from penstock_runtime.protocol.decode import Decoder
 from penstock_runtime.protocol.encode import encode_response
+from penstock_runtime.protocol.encode_rows import RowTexts, encode_rows
 from penstock_runtime.protocol.errors import InvalidRequest, ProtocolError
 from penstock_runtime.protocol.fit import InferRequest
 from penstock_runtime.protocol.schema import ModelSchema
@@ -22,7 +23,7 @@ from penstock_runtime.server.feedback.judge import Judge
 from penstock_runtime.server.http import BINARY_TYPE, JSON_TYPE, LENGTH_HEADER, Header
 from penstock_runtime.server.metrics import Metrics
 from penstock_runtime.server.observing.observed import OBSERVED
-from penstock_runtime.server.statistics import Statistics
+from penstock_runtime.server.statistics import Statistics, Work
 
 # Body, headers, content type.
 Answer = tuple[bytes, tuple[Header, ...], Header]
@@ -131,15 +132,41 @@ class Serving:
         metrics.queue_seconds.observe(ran.queued)
         metrics.count_predictions(predictions)
 
+    def count_alone(
+        self, seconds: float, rows: int, ran: Ran, predictions: Sequence[Prediction], decoding: float, encoding: float
+    ) -> None:
+        """Count an answered request that took `seconds` in all, and the run that was for it only."""
+        self.count_run(ran.rows, ran.ran)
+        self.count_whole(seconds, rows, ran, predictions, decoding, encoding)
+
     def count_whole(
         self, seconds: float, rows: int, ran: Ran, predictions: Sequence[Prediction], decoding: float, encoding: float
     ) -> None:
-        """Count an answered request that had a run to itself, and took `seconds` in all. On the event loop."""
+        """Count an answered request that took `seconds` in all. On the event loop."""
         self.metrics.requests["ok"] += 1
         self.metrics.request_seconds.observe(seconds)
         self.statistics.ended(seconds, True)
-        self.count_run(ran.rows, ran.ran)
         self.count_answer(rows, ran, predictions, decoding, encoding)
+
+    def count_together(
+        self,
+        seconds: Sequence[float],
+        queued: Sequence[float],
+        together: Together,
+        predictions: Sequence[Prediction],
+        work: Work,
+    ) -> None:
+        """Count answered requests of one row each, which were run together, by the seconds of each.
+
+        `work` is that for all of them. On the event loop.
+        """
+        metrics, count = self.metrics, len(seconds)
+        metrics.requests["ok"] += count
+        metrics.request_seconds.observe_each(seconds)
+        metrics.queue_seconds.observe_each(queued)
+        metrics.inference_seconds.observe_each([together.seconds] * count)
+        self.statistics.answered_together(count, sum(seconds), sum(queued), together, work)
+        metrics.count_predictions(predictions)
 
     async def rehearse(self) -> None:
         """Go the whole way once with a synthetic request, uncounted, so that the first user need not."""
@@ -155,6 +182,16 @@ class Serving:
             raise InvalidRequest("binary outputs cannot be shown; ask for them in JSON")
         ran = await self.executor.run_apart(request.outputs, request.inputs, self.timeout)
         return encode_response(self.name, self.version, request.id, self.tensors(request, ran))[0]
+
+    def encode_rows(
+        self, wanted: Sequence[str], fetched: Sequence[str], together: Together
+    ) -> tuple[RowTexts, Sequence[Prediction]]:
+        """Return the responses with the outputs `wanted` of each row of a run for `fetched`, and what was predicted."""
+        predictions: Sequence[Prediction] = ()
+        if self.judge.output in fetched:
+            predictions = self.judge.decide(together.outputs[fetched.index(self.judge.output)], together.rows)
+        outputs = zip(wanted, map(self._datatypes.__getitem__, wanted), together.outputs, strict=False)
+        return encode_rows(self.name, self.version, outputs), predictions
 
     def encode(self, request: InferRequest, fetched: Sequence[str], ran: Ran) -> tuple[Answer, Sequence[Prediction]]:
         """Return the answer to `request`, of which `ran` gave the outputs `fetched`, and what was predicted."""

@@ -7,14 +7,21 @@ metrics they never count probes, metadata and warm-up, and all calls come from t
 from __future__ import annotations
 
 import time
-from typing import Any
+from typing import Any, NamedTuple
 
-from penstock_runtime.engine.line import Ran
+from penstock_runtime.engine.job import Ran, Together
 
 # Sizes of batches beyond these are counted together and not listed, so that no client can make the answer grow.
 MAX_BATCH_SIZES = 128
 _OTHERS = -1
 _STAGES = ("queue", "compute_input", "compute_infer", "compute_output")
+
+
+class Work(NamedTuple):
+    """Seconds of what is done around a run."""
+
+    decoding: float
+    encoding: float
 
 
 class Statistics:
@@ -43,6 +50,22 @@ class Statistics:
         batch = self._batches.get(rows) or self._batch(rows)
         batch[0] += 1
         batch[2] += seconds
+
+    def answered_together(self, count: int, seconds: float, queued: float, together: Together, work: Work) -> None:
+        """Count `count` requests of one row each that were run together and succeeded, by the seconds of all."""
+        self._last = time.time()
+        self._success[0] += count
+        self._success[1] += seconds
+        total = self._answered
+        total[0] += count
+        total[1] += queued
+        total[2] += work.decoding
+        total[3] += together.seconds * count
+        total[4] += work.encoding
+        total[5] += count
+        batch = self._batches.get(together.rows) or self._batch(together.rows)
+        batch[1] += work.decoding
+        batch[3] += work.encoding
 
     def answered(self, rows: int, ran: Ran, decoding: float, encoding: float) -> None:
         """Count one request of `rows` rows, by the seconds of its stages."""

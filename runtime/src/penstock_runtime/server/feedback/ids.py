@@ -85,6 +85,22 @@ class Issuer:
         mac.update(raw)
         return b2a_base64(raw + mac.digest(), newline=False).translate(_URL_SAFE).rstrip(b"=")
 
+    def issue_each(self, now: float, count: int, predictions: Sequence[Prediction]) -> list[bytes]:
+        """Return the ids of `count` requests of one row each, of which `predictions` has one each (or none at all)."""
+        key, keyed = self._keyed
+        if key is not self._keys.current:
+            key, keyed = self._keyed = self._key()
+        start = _HEAD.pack(_VERSION, int(now), self._origin, 0)[:-4]
+        begun = keyed.copy()
+        begun.update(start)
+        counter, middle, ids = self._counter, self._middle, []
+        for index in range(count):
+            rest = (next(counter) & 0xFFFFFFFF).to_bytes(4, "big") + middle + _tail(1, predictions[index : index + 1])
+            mac = begun.copy()
+            mac.update(rest)
+            ids.append(b2a_base64(start + rest + mac.digest(), newline=False).translate(_URL_SAFE).rstrip(b"="))
+        return ids
+
     def _key(self) -> tuple[bytes, hashlib.blake2s]:
         key = self._keys.current
         return key, _keyed(key, self._model)

@@ -10,7 +10,7 @@ from functools import partial
 from typing import NamedTuple
 from weakref import WeakKeyDictionary
 
-from penstock_runtime.engine.line import Ran
+from penstock_runtime.engine.job import Ran
 from penstock_runtime.log import event, origin
 from penstock_runtime.protocol.errors import InvalidRequest, Overloaded, ProtocolError, TimedOut, Unavailable
 from penstock_runtime.protocol.fit import InferRequest

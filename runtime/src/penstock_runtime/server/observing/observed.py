@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from opentelemetry.trace import Span
 
-    from penstock_runtime.engine.line import Ran
+    from penstock_runtime.engine.job import Ran
 
 MAX_ID = 64
 

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from penstock_runtime.engine.line import Ran
+from penstock_runtime.engine.job import Ran
 from penstock_runtime.log import event, origin
 from penstock_runtime.protocol.binary_data import read_header_length
 from penstock_runtime.protocol.errors import ProtocolError
