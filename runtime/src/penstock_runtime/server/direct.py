@@ -16,7 +16,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
 from penstock_runtime.engine.line import Ran
 from penstock_runtime.protocol.encode import encode_error
-from penstock_runtime.protocol.errors import ProtocolError, Unavailable
+from penstock_runtime.protocol.errors import ProtocolError
 from penstock_runtime.protocol.fit import InferRequest
 from penstock_runtime.server.app import compress_answer, read_binary_header, revision_of
 from penstock_runtime.server.compression import MIN_COMPRESSED, too_large
@@ -142,14 +142,9 @@ class Direct:
         try:
             send_answer(exchange, await answer)
             counted.outcome = "ok"
-        except asyncio.CancelledError:
-            if exchange.disconnected:
-                counted.outcome = "client_error"
-                return
-            counted.outcome = "rejected"
-            send_error(exchange, Unavailable("the server is shutting down"), counted.model)
-        except Exception as error:  # noqa: BLE001 - the protocol wants an answer whatever happens
-            send_error(exchange, counted.explain(error), counted.model)
+        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - the protocol wants an answer whatever happens
+            if (failure := counted.fail(error, gone=exchange.disconnected)) is not None:
+                send_error(exchange, failure, counted.model)
         finally:
             counted.end()
         self._offer(counted, exchange)

@@ -126,17 +126,9 @@ class AgentApp:
                 metrics.inference_seconds.observe(time.perf_counter() - begun)
                 own = (*own, await agent.sign(inference, response))
             await hand_back(send, response, own, _OURS)
-        except Disconnected:
-            request.outcome = "client_error"
-        except asyncio.CancelledError:
-            if GONE in scope:
-                request.outcome = "client_error"
-                return
-            # The time to finish is over: better an answer that says so than a connection that breaks.
-            request.outcome = "rejected"
-            await answer_error(send, Unavailable("the server is shutting down"), own)
-        except Exception as error:  # noqa: BLE001 - the protocol wants an answer whatever happens
-            await answer_error(send, request.explain(error), own)
+        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - the protocol wants an answer whatever happens
+            if (failure := request.fail(error, gone=GONE in scope)) is not None:
+                await answer_error(send, failure, own)
         finally:
             request.end()
 
