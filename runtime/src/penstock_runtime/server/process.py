@@ -8,7 +8,7 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING
 
 from penstock_runtime.log import event
@@ -52,7 +52,7 @@ class Process:
         self._repository = Repository(settings, self._keys, self._config.feedback, self._config.cohort)
         self._security = security = Security(settings.security)
         self._observing = Observing(settings.observing, settings.revision)
-        self._traffic = traffic = Traffic(self._repository, settings.serving)
+        self._traffic = traffic = Traffic(settings.serving, self._outputs)
         self._listeners: list[Listener] = []
         self._grpc: GrpcListener | None = None
         limit = settings.serving.max_body_bytes
@@ -124,6 +124,9 @@ class Process:
             for task in (watching, loading, stopping):
                 task.cancel()
             self._close()
+
+    def _outputs(self) -> Collection[str]:
+        return {output.name: None for each in self._repository.servings for output in each.schema.outputs}
 
     def _listen_grpc(self) -> GrpcListener | None:
         settings = self._settings

@@ -15,14 +15,12 @@ from penstock_runtime.server.agent.upstream import Readiness, Upstream
 from penstock_runtime.server.config_dir import ConfigDir
 from penstock_runtime.server.draining import drain
 from penstock_runtime.server.feedback.keys import Keys
-from penstock_runtime.server.forward.relay import Forwarder
-from penstock_runtime.server.forward.setting import Forwarding, parse_forwarding
 from penstock_runtime.server.http import App
 from penstock_runtime.server.listener import Listener
 from penstock_runtime.server.metrics_app import MetricsApp
 from penstock_runtime.server.security.security import Security
 from penstock_runtime.server.sockets import bind
-from penstock_runtime.server.told import Told
+from penstock_runtime.server.traffic import Traffic
 
 logger = logging.getLogger(__name__)
 
@@ -40,13 +38,12 @@ class AgentProcess:
         self._agent = agent = Agent(settings, self._keys, config.feedback, config.cohort)
         self._security = security = Security(settings.security)
         limits = settings.serving
-        self._forwarder = forwarder = Forwarder(limits.max_body_bytes, limits.timeout)
-        self._forward: Told[Forwarding] = Told("forward", parse_forwarding, forwarder.apply, forwarder.counts)
+        self._traffic = Traffic(limits, self._outputs)
         self._listeners: list[Listener] = []
         self._readiness = Readiness(settings.upstream, settings.model_name, settings.protocol)
         self._upstream = Upstream(settings.upstream, limits, self._readiness.doubt)
-        data = AgentApp(agent, self._upstream, self._readiness, forwarder, limits)
-        admin = FeedbackApp(agent.models, {"forward": self._forward})
+        data = AgentApp(agent, self._upstream, self._readiness, self._traffic, limits)
+        admin = FeedbackApp(agent.models, self._traffic.told)
         apps: tuple[tuple[App, str, int], ...] = (
             (security.guard_data(data), "http", settings.http_port),
             (security.guard_admin(admin), "admin", settings.admin_port),
@@ -62,7 +59,7 @@ class AgentProcess:
     async def run(self, stop: asyncio.Event) -> bool:
         """Serve until `stop` is set, then drain; return True: no thread keeps the process."""
         self._began = time.perf_counter()
-        self._forward.look(self._config.document("forward.json"))
+        self._traffic.look(self._config)
         for listener in self._listeners:
             await listener.start()
         data, admin, metrics = (listener.port for listener in self._listeners)
@@ -88,11 +85,18 @@ class AgentProcess:
                 task.cancel()
             self._close()
 
+    def _outputs(self) -> list[str]:
+        schema = self._agent.reader.schema
+        return [] if schema is None else [output.name for output in schema.outputs]
+
     def _readiness_changed(self) -> None:
-        metrics = self._agent.model.metrics
+        metrics, reader = self._agent.model.metrics, self._agent.reader
         loaded, metrics.model_loaded = metrics.model_loaded, int(self._readiness.why_not is None)
         # TensorFlow Serving tells that of one signature only, and may be asked by another.
-        self._agent.reader.schema = self._readiness.schema if self._readiness.protocol == "oip" else None
+        schema = self._readiness.schema if self._readiness.protocol == "oip" else None
+        if schema != reader.schema:
+            reader.schema = schema
+            self._traffic.check()
         if loaded or not metrics.model_loaded:
             return
         metrics.loads["ok"] += 1
@@ -109,7 +113,7 @@ class AgentProcess:
             self._security.refresh()
             cohort, feedback = config.cohort, config.feedback
             config.refresh()
-            self._forward.look(config.document("forward.json"))
+            self._traffic.look(config)
             if config.cohort != cohort:
                 agent.set_cohort(config.cohort, int(time.time()))
                 event(logger, "cohort changed", cohort=config.cohort)
@@ -119,6 +123,6 @@ class AgentProcess:
     def _close(self) -> None:
         for listener in self._listeners:
             listener.close()
-        self._forwarder.close()
+        self._traffic.close()
         self._upstream.close()
         self._readiness.close()

@@ -7,12 +7,12 @@ import logging
 from collections import Counter, deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 
-from penstock_runtime.engine.line import Ran
 from penstock_runtime.log import event, origin
+from penstock_runtime.protocol.answer import Output
 from penstock_runtime.protocol.binary_data import read_header_length
 from penstock_runtime.protocol.errors import ProtocolError
 from penstock_runtime.protocol.fit import InferRequest
@@ -24,6 +24,10 @@ from penstock_runtime.server.http import LENGTH_HEADER, Header
 from penstock_runtime.server.metrics import SHADOW_RESULTS, Metrics
 from penstock_runtime.server.shadow.compare import differing, read_answer
 from penstock_runtime.server.shadow.setting import Shadowing
+
+if TYPE_CHECKING:
+    # An agent copies too, and has no use for ONNX Runtime.
+    from penstock_runtime.engine.line import Ran
 
 logger = logging.getLogger(__name__)
 
@@ -37,6 +41,30 @@ INLINE_BYTES = 2**17
 MAX_NAMES = 64
 
 _NOT_COPIED = frozenset({b"content-encoding", b"accept-encoding", LENGTH_HEADER})
+
+
+class Copied(Protocol):
+    """A request that has been answered, to be sent on and compared. `metrics` are its model's."""
+
+    metrics: Metrics
+    body: bytes
+
+    @property
+    def bytes_held(self) -> int:
+        """How much memory it keeps."""
+        ...
+
+    def head(self, target: Target) -> bytes:
+        """Return the head of the request to `target`."""
+        ...
+
+    def takes_long(self, response: Response) -> bool:
+        """Return whether comparing its answer with `response` is too much for the event loop."""
+        ...
+
+    def differing(self, response: Response, setting: Shadowing) -> list[str]:
+        """Return the names of the outputs that differ; raises ValueError or ProtocolError if that cannot be told."""
+        ...
 
 
 @dataclass(slots=True)
@@ -62,6 +90,23 @@ class Copy:
         """How much memory it keeps."""
         return len(self.body) + sum(array.nbytes for array in self.outputs.values())
 
+    def head(self, target: Target) -> bytes:
+        """Return the head of the request to `target`."""
+        headers: list[Header] = [h for h in between(self.headers) if h[0] not in _NOT_COPIED]
+        headers.append((SHADOW, b"1"))
+        if self.header_length is not None:
+            headers.append((LENGTH_HEADER, b"%d" % self.header_length))
+        return head_of(self.url, target, headers, len(self.body))
+
+    def takes_long(self, response: Response) -> bool:
+        """Return whether comparing its answer with `response` is too much for the event loop."""
+        return len(response.body) > INLINE_BYTES
+
+    def differing(self, response: Response, setting: Shadowing) -> list[str]:
+        """Return the names of the outputs that differ; raises ValueError or ProtocolError if `response` is none."""
+        ours = {name: Output(array, finite=False) for name, array in self.outputs.items()}
+        return differing(ours, read_response(response), setting)
+
 
 class _Active(NamedTuple):
     """A setting at work."""
@@ -83,7 +128,7 @@ class Shadower:
         self._max_response = max(MIN_RESPONSE, max_body_bytes)
         self._seconds = timeout + GRACE
         self._active: _Active | None = None
-        self._waiting: deque[tuple[_Active, Copy, int]] = deque()
+        self._waiting: deque[tuple[_Active, Copied, int]] = deque()
         self._waiting_bytes = 0
         self._workers: set[asyncio.Task[None]] = set()
 
@@ -134,7 +179,7 @@ class Shadower:
             self._active.target.abort()
             self._active = None
 
-    def offer(self, copy: Copy) -> None:
+    def offer(self, copy: Copied) -> None:
         """Take an answered request that may be of the fraction; it is dropped where too many wait."""
         active = self._active
         if active is None:
@@ -169,9 +214,9 @@ class Shadower:
             active.counts[result] += 1
             copy.metrics.shadow_pairs[result] += 1
 
-    async def _compare(self, active: _Active, copy: Copy) -> str:
+    async def _compare(self, active: _Active, copy: Copied) -> str:
         try:
-            response = await active.target.exchange((_head(copy, active.target), copy.body), self._seconds)
+            response = await active.target.exchange((copy.head(active.target), copy.body), self._seconds)
         except NoAnswer as failure:
             return _error(active, failure.reason)
         except TimeoutError:
@@ -179,10 +224,10 @@ class Shadower:
         if response.status != 200:
             return _error(active, f"status {response.status}")
         try:
-            if len(response.body) <= INLINE_BYTES:
-                names = _differing(copy, response, active.setting)
+            if copy.takes_long(response):
+                names = await asyncio.to_thread(copy.differing, response, active.setting)
             else:
-                names = await asyncio.to_thread(_differing, copy, response, active.setting)
+                names = copy.differing(response, active.setting)
         except (ValueError, ProtocolError):
             return _error(active, "unreadable")
         for name in names:
@@ -196,15 +241,7 @@ def _error(active: _Active, reason: str) -> str:
     return "error"
 
 
-def _differing(copy: Copy, response: Response, setting: Shadowing) -> list[str]:
+def read_response(response: Response) -> dict[str, Output]:
+    """Return all outputs in an answer of the protocol; raises ValueError or ProtocolError if it is none."""
     length = dict(response.headers).get(LENGTH_HEADER)
-    theirs = read_answer(response.body, None if length is None else read_header_length(length))
-    return differing(copy.outputs, theirs, setting)
-
-
-def _head(copy: Copy, target: Target) -> bytes:
-    headers: list[Header] = [h for h in between(copy.headers) if h[0] not in _NOT_COPIED]
-    headers.append((SHADOW, b"1"))
-    if copy.header_length is not None:
-        headers.append((LENGTH_HEADER, b"%d" % copy.header_length))
-    return head_of(copy.url, target, headers, len(copy.body))
+    return read_answer(response.body, None if length is None else read_header_length(length))
