@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
-import signal
-import socket
 import time
 from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING
@@ -24,10 +21,10 @@ from penstock_runtime.server.metrics_app import MetricsApp
 from penstock_runtime.server.observing.observer import Observing
 from penstock_runtime.server.page import app as page
 from penstock_runtime.server.page.app import PageApp
+from penstock_runtime.server.ports import open_ports
 from penstock_runtime.server.repository.repository import Repository
 from penstock_runtime.server.security.security import Security
 from penstock_runtime.server.settings import Settings
-from penstock_runtime.server.sockets import bind
 from penstock_runtime.server.traffic import Traffic
 from penstock_runtime.server.workers.link import Link
 
@@ -70,16 +67,7 @@ class Process:
         )
         guarded = security.guard_admin(PageApp(self._repository, settings.revision, admin), page.PATHS)
         try:
-            ports = settings.worker or (settings.http_port, settings.admin_port, settings.metrics_port)
-            for app, name, port, short in (
-                (data, "http", ports[0], direct),
-                (guarded, "admin", ports[1], None),
-                (MetricsApp(self._repository.models), "metrics", ports[2], None),
-            ):
-                bound = socket.socket(fileno=port) if settings.worker else bind(settings.host, port)
-                # The supervisor asks its workers by loopback, and speaks TLS for them.
-                tls = security.tls(name) if name == "http" or not settings.worker else None
-                self._listeners.append(Listener(app, bound, short, tls))
+            self._listeners = open_ports(settings, security, data, guarded, MetricsApp(self._repository.models), direct)
             self._grpc = self._listen_grpc()
         except BaseException:
             self._close()
@@ -153,14 +141,10 @@ class Process:
         self._on_ready()
         if self._link is not None:
             await self._link.wait_for_all()
-            self._end_with_supervisor = asyncio.create_task(self._follow(self._link))
+            self._end_with_supervisor = asyncio.create_task(self._link.follow())
             self._repository.waits_for_others = False
         event(logger, "ready", models=list(self._repository.models), revision=self._settings.revision,
               load_seconds=round(time.perf_counter() - start, 3))  # fmt: skip
-
-    async def _follow(self, link: Link) -> None:
-        await link.wait_for_end()
-        os.kill(os.getpid(), signal.SIGTERM)
 
     async def _watch(self) -> None:
         while True:

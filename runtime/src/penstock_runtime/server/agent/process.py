@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from typing import Any
 
 from penstock_runtime.log import event
 from penstock_runtime.server.admin_app import FeedbackApp
@@ -15,12 +16,12 @@ from penstock_runtime.server.agent.upstream import Readiness, Upstream
 from penstock_runtime.server.config_dir import ConfigDir
 from penstock_runtime.server.draining import drain
 from penstock_runtime.server.feedback.keys import Keys
-from penstock_runtime.server.http import App
 from penstock_runtime.server.listener import Listener
 from penstock_runtime.server.metrics_app import MetricsApp
+from penstock_runtime.server.ports import open_ports
 from penstock_runtime.server.security.security import Security
-from penstock_runtime.server.sockets import bind
 from penstock_runtime.server.traffic import Traffic
+from penstock_runtime.server.workers.link import Link
 
 logger = logging.getLogger(__name__)
 
@@ -34,7 +35,8 @@ class AgentProcess:
         """Bind the ports; raises ListenError, SettingsError."""
         self._settings = settings
         self._config = config = ConfigDir(settings.config_dir, settings.feedback)
-        self._keys = Keys(settings.feedback_key_dir)
+        self._link = None if settings.worker is None else Link(settings.worker.link)
+        self._keys = Keys(settings.feedback_key_dir, None if self._link is None else self._link.key)
         self._agent = agent = Agent(settings, self._keys, config.feedback, config.cohort)
         self._security = security = Security(settings.security)
         limits = settings.serving
@@ -44,14 +46,10 @@ class AgentProcess:
         self._upstream = Upstream(settings.upstream, limits, self._readiness.doubt)
         data = AgentApp(agent, self._upstream, self._readiness, self._traffic, limits)
         admin = FeedbackApp(agent.models, self._traffic.told)
-        apps: tuple[tuple[App, str, int], ...] = (
-            (security.guard_data(data), "http", settings.http_port),
-            (security.guard_admin(admin), "admin", settings.admin_port),
-            (MetricsApp(agent.models), "metrics", settings.metrics_port),
-        )
         try:
-            for app, name, port in apps:
-                self._listeners.append(Listener(app, bind(settings.host, port), tls=security.tls(name)))
+            self._listeners = open_ports(
+                settings, security, security.guard_data(data), security.guard_admin(admin), MetricsApp(agent.models)
+            )
         except BaseException:
             self._close()
             raise
@@ -68,9 +66,11 @@ class AgentProcess:
         following = asyncio.create_task(self._readiness.follow(self._readiness_changed))
         watching = asyncio.create_task(self._watch())
         stopping = asyncio.create_task(stop.wait())
-        tasks = (following, watching, stopping)
+        tasks: list[asyncio.Task[Any]] = [following, watching, stopping]
+        if self._link is not None:
+            tasks.append(asyncio.create_task(self._link.follow()))
         try:
-            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            done, _ = await asyncio.wait(tasks[:3], return_when=asyncio.FIRST_COMPLETED)
             for task in done:
                 # None of the others ends but by an error, which is told.
                 task.result()
@@ -104,6 +104,9 @@ class AgentProcess:
             metrics.load_seconds = round(time.perf_counter() - self._began, 3)
             event(logger, "ready", models=list(self._agent.models), revision=self._settings.revision,
                   load_seconds=metrics.load_seconds)  # fmt: skip
+            if self._link is not None:
+                # Nobody has to wait for the others: requests pass before an agent knows its upstream, too.
+                self._link.say_loaded()
 
     async def _watch(self) -> None:
         config, agent = self._config, self._agent
@@ -126,3 +129,5 @@ class AgentProcess:
         self._traffic.close()
         self._upstream.close()
         self._readiness.close()
+        if self._link is not None:
+            self._link.close()

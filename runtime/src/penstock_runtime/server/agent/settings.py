@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from argparse import ArgumentParser, Namespace
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from penstock_runtime.server.agent.paths import PROTOCOLS, ProtocolName
 from penstock_runtime.server.forward.setting import Address, parse_address
@@ -42,10 +42,12 @@ def read_settings(args: Namespace, env: Mapping[str, str]) -> AgentSettings:
     if _MODEL_NAME.fullmatch(name) is None:
         raise SettingsError("model-name: none is given, or none that can be in a URL; name the model as in the "
                             "upstream's URLs, by --model-name or PENSTOCK_MODEL")  # fmt: skip
-    return AgentSettings.read(
+    settings = AgentSettings.read(
         args,
         env,
         upstream=parse_address(args.upstream, "upstream"),
         protocol=None if args.protocol == "auto" else args.protocol,
         model_name=name,
     )
+    # gRPC does not pass.
+    return replace(settings, grpc_port=None)
