@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import time
 from collections.abc import Callable
-
-# grpcio's core writes lines of its own to stderr, which is for our log.
-os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
 from penstock_runtime.server.grpc.core import Server
 from penstock_runtime.server.grpc.health import Health
