@@ -12,7 +12,6 @@ from penstock_runtime.server.agent.settings import AgentSettings
 from penstock_runtime.server.ending import fail, stop_at_signal
 from penstock_runtime.server.settings import SettingsError
 from penstock_runtime.server.sockets import ListenError
-from penstock_runtime.server.workers.supervisor import Supervisor
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -36,6 +35,9 @@ def run(args: Namespace, arguments: Sequence[str]) -> int:
 
 async def _run(settings: AgentSettings, arguments: Sequence[str]) -> int:
     if settings.workers > 1 and settings.worker is None:
+        # It draws in more than an agent needs.
+        from penstock_runtime.server.workers.supervisor import Supervisor
+
         return await Supervisor(settings, arguments).run(stop_at_signal())
     await AgentProcess(settings).run(stop_at_signal())
     return 0
