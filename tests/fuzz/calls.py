@@ -13,7 +13,6 @@ from penstock_runtime.protocol.grpc import inference_pb2 as pb
 from penstock_runtime.protocol.grpc.contents import FIELDS
 from penstock_runtime.server.grpc.codes import OK, Status
 from penstock_runtime.server.grpc.core import Call, Metadata
-from penstock_runtime.server.grpc.health import Health
 from penstock_runtime.server.grpc.inference import Inferences
 from penstock_runtime.server.grpc.services import SERVICE, Services
 from penstock_runtime.server.repository.repository import Repository
@@ -46,7 +45,9 @@ class Ended(Call):
         payload, self._payload = self._payload, None
         then(payload)
 
-    def finish(self, message: bytes | None = None, status: Status = OK, metadata: Metadata = ()) -> None:
+    def finish(
+        self, message: bytes | None = None, status: Status = OK, metadata: Metadata = (), _trailing: Metadata = ()
+    ) -> None:
         """Keep the end; a second one is no concern of the network's, but of ours."""
         self.ends.put_nowait((message, status, metadata))
 
@@ -62,7 +63,7 @@ class Calls:
         """Put them together as the listener does."""
         self._repository = repository
         self._inferences = Inferences(repository)
-        self._services = Services(self._inferences, Health(repository))
+        self._services = Services(self._inferences)
 
     async def call(self, method: str, payload: bytes) -> str:
         """Return the name of the code that a call ends with; raises Wrong if it is not as it must be."""

@@ -19,7 +19,9 @@ from grpc_health.v1.health_pb2 import HealthCheckResponse
 from penstock_runtime.__main__ import main
 from penstock_runtime.protocol.grpc import inference_pb2 as pb
 from penstock_runtime.server.feedback.keys import Keys
+from penstock_runtime.server.grpc.inference import Inferences
 from penstock_runtime.server.grpc.listener import GrpcListener
+from penstock_runtime.server.grpc.services import Services
 from penstock_runtime.server.repository.repository import Repository
 from penstock_runtime.server.settings import add_arguments, read_settings
 from tests.unit.runtime.conftest import Start, StartProcess
@@ -36,7 +38,7 @@ async def test_health_follows_the_model_from_before_it_is_loaded_until_the_end(m
     add_arguments(parser)
     settings = read_settings(parser.parse_args(["--model-path", str(models / "iris"), "--model-name", "m"]), {})
     repository = Repository(settings, Keys(Path("/nothing")), settings.feedback, "none")
-    listener = GrpcListener(repository, "127.0.0.1", 0, 2**20)
+    listener = GrpcListener(Services(Inferences(repository)), "127.0.0.1", 0, 2**20)
     listener.start()
     ask = asyncio.to_thread
     with Client(listener.port) as client:

@@ -124,9 +124,12 @@ class Process:
                       level=logging.WARNING)  # fmt: skip
             return None
         # Its libraries take time and memory, which those who switch it off need not pay.
+        from penstock_runtime.server.grpc.inference import Inferences
         from penstock_runtime.server.grpc.listener import GrpcListener
+        from penstock_runtime.server.grpc.services import Services
 
-        return GrpcListener(self._repository, settings.host, settings.grpc_port, settings.serving.max_body_bytes,
+        services = Services(Inferences(self._repository))
+        return GrpcListener(services, settings.host, settings.grpc_port, settings.serving.max_body_bytes,
                             drain_seconds=settings.drain_seconds, shared=settings.worker is not None)  # fmt: skip
 
     def _health_changed(self) -> None:

@@ -12,12 +12,13 @@ from weakref import WeakKeyDictionary
 
 from penstock_runtime.engine.line import Ran
 from penstock_runtime.log import event, origin
-from penstock_runtime.protocol.errors import InvalidRequest, Overloaded, ProtocolError, TimedOut, Unavailable
+from penstock_runtime.protocol.errors import Overloaded, ProtocolError, TimedOut, Unavailable
 from penstock_runtime.protocol.fit import InferRequest
 from penstock_runtime.protocol.grpc.codec import MessageDecoder, encode, parse
 from penstock_runtime.server.feedback.ids import Prediction
 from penstock_runtime.server.grpc.codes import status_of
 from penstock_runtime.server.grpc.core import Call, Metadata
+from penstock_runtime.server.grpc.side import NO_MESSAGE
 from penstock_runtime.server.metrics import outcome_of
 from penstock_runtime.server.repository.model import Model
 from penstock_runtime.server.repository.repository import Repository
@@ -27,7 +28,6 @@ logger = logging.getLogger(__name__)
 
 # Calls under way while no model is loaded, which all end as soon as their message has come.
 _UNLOADED_CAPACITY = 256
-NO_MESSAGE = InvalidRequest("the call has no message")
 
 
 class Inferences:

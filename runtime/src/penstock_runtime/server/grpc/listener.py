@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from typing import Protocol
 
-from penstock_runtime.server.grpc.core import Server
+from penstock_runtime.server.grpc.core import Call, Server
 from penstock_runtime.server.grpc.health import Health
-from penstock_runtime.server.grpc.inference import Inferences
-from penstock_runtime.server.grpc.services import Services
 from penstock_runtime.server.http import BODY_SECONDS
-from penstock_runtime.server.repository.repository import Repository
 from penstock_runtime.server.sockets import ListenError, bind
 
 # For answers that are on their way, and for streams to end, once the last inference has been answered.
@@ -27,12 +25,37 @@ _OPTIONS = (
 )
 
 
+class Inferring(Protocol):
+    """Calls that are inference: `under_way`, looked at now and then, and ended."""
+
+    @property
+    def under_way(self) -> Collection[object]: ...
+
+    def sweep(self, oldest: float) -> None: ...
+
+    def abandon(self) -> None: ...
+
+
+class Answering(Protocol):
+    """What answers all calls."""
+
+    @property
+    def inferences(self) -> Inferring: ...
+
+    @property
+    def health(self) -> Health: ...
+
+    def take(self, call: Call) -> None: ...
+
+    def abandon(self) -> None: ...
+
+
 class GrpcListener:
     """One port with the gRPC services."""
 
     def __init__(
         self,
-        repository: Repository,
+        services: Answering,
         host: str | None,
         port: int,
         max_message_bytes: int,
@@ -58,9 +81,8 @@ class GrpcListener:
         self.port = self._server.port
         if not self.port:
             raise ListenError(f"cannot listen on {address} port {port} for gRPC")
-        self._health = Health(repository)
-        self._inferences = Inferences(repository)
-        self._services = Services(self._inferences, self._health)
+        self._services = services
+        self._inferences = services.inferences
 
     def start(self) -> None:
         """Accept connections; what cannot be answered at once goes to the event loop that runs now."""
@@ -73,7 +95,7 @@ class GrpcListener:
 
     def changed(self) -> None:
         """Tell those who watch the health."""
-        self._health.changed()
+        self._services.health.changed()
 
     async def stop(self, deadline: float) -> bool:
         """Accept no more and finish inferences until `deadline` (loop time).
