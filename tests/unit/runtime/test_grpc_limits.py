@@ -14,7 +14,7 @@ from grpc import StatusCode
 
 from penstock_runtime.engine import executor
 from penstock_runtime.protocol.grpc import inference_pb2 as pb
-from penstock_runtime.server.grpc import listener
+from penstock_runtime.server.grpc import listener, side
 from tests.unit.runtime.conftest import Start
 from tests.unit.runtime.grpc_client import (
     INFER,
