@@ -35,13 +35,15 @@ _NOTHING = core.CompletionType.queue_timeout
 class Call:
     """One call. Its methods may be called from any thread, but by one at a time; what it calls is said with each."""
 
-    __slots__ = ("_call", "_ended", "_loop", "_opened", "_task", "began", "deadline", "gone", "method")
+    __slots__ = ("_call", "_ended", "_loop", "_opened", "_task", "began", "deadline", "gone", "metadata", "method")
 
     def __init__(self, arrival: Any, loop: asyncio.AbstractEventLoop) -> None:
         """Take over the call that has arrived."""
         self.began = time.perf_counter()
         self.method: bytes = arrival.call_details.method
         self.deadline: float = arrival.call_details.deadline
+        # What the client sent along; binary values (`-bin`) are bytes.
+        self.metadata: Metadata = arrival.invocation_metadata
         self.gone = False
         self._call = arrival.call
         self._loop = loop
@@ -62,12 +64,21 @@ class Call:
 
         self._call.start_server_batch((core.ReceiveMessageOperation(0),), received)
 
-    def finish(self, message: bytes | None = None, status: Status = OK, metadata: Metadata = ()) -> None:
-        """End the call, with an answer if there is one. Nothing happens if it has ended or the client has gone."""
+    def finish(
+        self,
+        message: bytes | None = None,
+        status: Status = OK,
+        metadata: Metadata = (),
+        trailing: Metadata | None = None,
+    ) -> None:
+        """End the call, with an answer if there is one, and with `metadata` before and `trailing` after it.
+
+        Nothing happens if it has ended or the client has gone.
+        """
         if self._ended or self.gone:
             return
         self._ended = True
-        operations = [core.SendStatusFromServerOperation(None, status.code, status.details, 0)]
+        operations = [core.SendStatusFromServerOperation(trailing, status.code, status.details, 0)]
         if not self._opened:
             operations.append(core.SendInitialMetadataOperation(metadata, 0))
         if message is not None:
