@@ -139,9 +139,8 @@ async def test_calls_are_bounded_and_do_not_hold_the_loop(connect: Open, hanging
     tasks = [asyncio.create_task(opened.call(METHOD, b"", (), 30.0)) for _ in range(3)]
     for _ in tasks:
         assert await asyncio.to_thread(hanging.entered.acquire, timeout=10)
-    assert await opened.call(METHOD, b"", (), 30.0) == Answer(
-        StatusCode.RESOURCE_EXHAUSTED, "too many calls are under way"
-    )
+    refused = Answer(StatusCode.RESOURCE_EXHAUSTED, "too many calls are under way", sent=False)
+    assert await opened.call(METHOD, b"", (), 30.0) == refused
     assert len(hanging.seen) == 3
     hanging.released.set()
     assert [(await task).code for task in tasks] == [StatusCode.OK] * 3
@@ -160,7 +159,8 @@ async def test_nobody_there_is_unavailable_at_once(connect: Open) -> None:
         port = taken.getsockname()[1]
     begun = time.monotonic()
     opened = connect(port)
-    assert (await opened.call(METHOD, b"", (), 30.0)).code == StatusCode.UNAVAILABLE
+    answer = await opened.call(METHOD, b"", (), 30.0)
+    assert (answer.code, answer.sent) == (StatusCode.UNAVAILABLE, False)
     assert time.monotonic() - begun < 1
     assert not opened.connected
 
@@ -198,7 +198,8 @@ async def test_a_server_that_dies_fails_what_is_under_way(connect: Open, start_p
     task = asyncio.create_task(opened.call(INFER, request, (), 60.0))
     await until(lambda: opened.connected and opened.calls == 1)
     await asyncio.to_thread(server.kill)
-    assert (await task).code == StatusCode.UNAVAILABLE
+    answer = await task
+    assert (answer.code, answer.sent) == (StatusCode.UNAVAILABLE, True)
 
 
 async def test_close_breaks_off_what_is_under_way(connect: Open, hanging: Stub, silent: int) -> None:

@@ -19,7 +19,7 @@ Metadata = Sequence[tuple[str, str | bytes]]
 MAX_CALLS = 256
 # Seconds that a call waits for a connection. Within a cluster one takes a millisecond.
 CONNECT_SECONDS = 2.0
-# A connection that failed is tried again after a second, then later and later. A peer that has vanished is found by
+# A connection that failed is tried again after a second, later after two. A peer that has vanished is found by
 # pings, of which servers by default forbid more than two within one call.
 _OPTIONS = (
     ("grpc.enable_http_proxy", 0),
@@ -29,20 +29,24 @@ _OPTIONS = (
     ("grpc.max_send_message_length", -1),
     ("grpc.initial_reconnect_backoff_ms", 1_000),
     ("grpc.min_reconnect_backoff_ms", 1_000),
-    ("grpc.max_reconnect_backoff_ms", 10_000),
+    ("grpc.max_reconnect_backoff_ms", 2_000),
     ("grpc.keepalive_time_ms", 20_000),
     ("grpc.keepalive_timeout_ms", 10_000),
 )
 
 
 class Answer(NamedTuple):
-    """How a call ended. `message` is None unless `code` is OK; binary values of metadata (`-bin`) are bytes."""
+    """How a call ended. `message` is None unless `code` is OK; binary values of metadata (`-bin`) are bytes.
+
+    `sent`: whether there was a connection to send it on; if not, no server has seen it.
+    """
 
     code: StatusCode
     details: str = ""
     message: bytes | None = None
     initial: Metadata = ()
     trailing: Metadata = ()
+    sent: bool = True
 
 
 class Client:
@@ -94,14 +98,14 @@ class Client:
         cancelled at the server as well.
         """
         if self.calls >= self._max_calls:
-            return Answer(StatusCode.RESOURCE_EXHAUSTED, "too many calls are under way")
+            return Answer(StatusCode.RESOURCE_EXHAUSTED, "too many calls are under way", sent=False)
         loop = asyncio.get_running_loop()
         deadline = loop.time() + seconds
         connected = await self._connect(min(self._connect_seconds, seconds))
         if (remaining := deadline - loop.time()) <= 0:
-            return Answer(StatusCode.DEADLINE_EXCEEDED, "the time was over before the call began")
+            return Answer(StatusCode.DEADLINE_EXCEEDED, "the time was over before the call began", sent=False)
         if not connected:
-            return Answer(StatusCode.UNAVAILABLE, "there is no connection to the server")
+            return Answer(StatusCode.UNAVAILABLE, "there is no connection to the server", sent=False)
         call = self._method(method)(message, timeout=remaining, metadata=metadata)
         self._calls.add(call)
         try:

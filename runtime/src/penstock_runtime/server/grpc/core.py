@@ -41,8 +41,9 @@ class Call:
         """Take over the call that has arrived."""
         self.began = time.perf_counter()
         self.method: bytes = arrival.call_details.method
-        self.metadata: Metadata = arrival.invocation_metadata
         self.deadline: float = arrival.call_details.deadline
+        # What the client sent along; binary values (`-bin`) are bytes.
+        self.metadata: Metadata = arrival.invocation_metadata
         self.gone = False
         self._call = arrival.call
         self._loop = loop
@@ -64,9 +65,13 @@ class Call:
         self._call.start_server_batch((core.ReceiveMessageOperation(0),), received)
 
     def finish(
-        self, message: bytes | None = None, status: Status = OK, metadata: Metadata = (), trailing: Metadata = ()
+        self,
+        message: bytes | None = None,
+        status: Status = OK,
+        metadata: Metadata = (),
+        trailing: Metadata | None = None,
     ) -> None:
-        """End the call, with an answer if there is one, and with `metadata` before and `trailing` behind it.
+        """End the call, with an answer if there is one, and with `metadata` before and `trailing` after it.
 
         Nothing happens if it has ended or the client has gone.
         """
