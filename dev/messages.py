@@ -17,8 +17,8 @@ PROTOS = tuple(Path("penstock_runtime") / "protocol" / "grpc" / f"{name}.proto" 
 
 def generate(folder: Path) -> list[Path]:
     """Write the modules below `folder` and return their paths relative to it."""
-    options = [f"-I{SOURCES}", f"--python_out={folder}", f"--pyi_out={folder}", *(str(SOURCES / proto) for proto in PROTOS)]
-    if protoc.main(["protoc", *options]):
+    options = [f"-I{SOURCES}", f"--python_out={folder}", f"--pyi_out={folder}"]
+    if protoc.main(["protoc", *options, *(str(SOURCES / proto) for proto in PROTOS)]):
         raise SystemExit(1)
     return [proto.with_name(f"{proto.stem}_pb2{ending}") for proto in PROTOS for ending in (".py", ".pyi")]
 

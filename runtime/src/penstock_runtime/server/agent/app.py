@@ -126,7 +126,7 @@ class AgentApp:
             request.outcome = "ok" if 200 <= response.status < 300 else outcome_of(response.status)
             if request.outcome == "ok" and not shadow:
                 metrics.inference_seconds.observe(time.perf_counter() - begun)
-                own = (*own, await agent.sign(inference, response))
+                own = (*own, (b"penstock-prediction-id", await agent.sign(inference, response)))
                 # Another revision numbers its versions anew.
                 if self._shadower.active and not inference.versioned:
                     copy = Copy(metrics, inference, url_of(scope), scope["headers"], body, response)

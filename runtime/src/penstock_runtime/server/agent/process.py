@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from penstock_runtime.log import event
 from penstock_runtime.server.admin_app import FeedbackApp
@@ -22,6 +22,10 @@ from penstock_runtime.server.ports import open_ports
 from penstock_runtime.server.security.security import Security
 from penstock_runtime.server.traffic import Traffic
 from penstock_runtime.server.workers.link import Link
+
+if TYPE_CHECKING:
+    from penstock_runtime.server.agent.calls import GrpcUpstream
+    from penstock_runtime.server.grpc.listener import GrpcListener
 
 logger = logging.getLogger(__name__)
 
@@ -42,6 +46,8 @@ class AgentProcess:
         limits = settings.serving
         self._traffic = Traffic(limits, self._outputs)
         self._listeners: list[Listener] = []
+        self._grpc: GrpcListener | None = None
+        self._grpc_upstream: GrpcUpstream | None = None
         self._readiness = Readiness(settings.upstream, settings.model_name, settings.protocol)
         self._upstream = Upstream(settings.upstream, limits, self._readiness.doubt)
         data = AgentApp(agent, self._upstream, self._readiness, self._traffic, limits)
@@ -50,6 +56,7 @@ class AgentProcess:
             self._listeners = open_ports(
                 settings, security, security.guard_data(data), security.guard_admin(admin), MetricsApp(agent.models)
             )
+            self._listen_grpc()
         except BaseException:
             self._close()
             raise
@@ -61,8 +68,10 @@ class AgentProcess:
         for listener in self._listeners:
             await listener.start()
         data, admin, metrics = (listener.port for listener in self._listeners)
-        event(logger, "listening", http_port=data, grpc_port=None, admin_port=admin, metrics_port=metrics,
-              upstream=str(self._settings.upstream))  # fmt: skip
+        if self._grpc is not None:
+            self._grpc.start()
+        event(logger, "listening", http_port=data, grpc_port=self._grpc and self._grpc.port, admin_port=admin,
+              metrics_port=metrics, upstream=str(self._settings.upstream))  # fmt: skip
         following = asyncio.create_task(self._readiness.follow(self._readiness_changed))
         watching = asyncio.create_task(self._watch())
         stopping = asyncio.create_task(stop.wait())
@@ -75,15 +84,35 @@ class AgentProcess:
                 # None of the others ends but by an error, which is told.
                 task.result()
             self._agent.draining = True
+            self._health_changed()
             settings = self._settings
+            stops = () if self._grpc is None else (self._grpc.stop,)
             await drain(
-                self._listeners, settings.drain_seconds, settings.shutdown_seconds, lambda: self._agent.in_flight
+                self._listeners, settings.drain_seconds, settings.shutdown_seconds, lambda: self._agent.in_flight, stops
             )
             return True
         finally:
             for task in tasks:
                 task.cancel()
             self._close()
+
+    def _listen_grpc(self) -> None:
+        settings = self._settings
+        if settings.grpc_port is None or settings.upstream_grpc is None:
+            return
+        # Its libraries take time and memory, which those who have no gRPC need not pay.
+        from penstock_runtime.server.agent.calls import AgentServices, GrpcUpstream
+        from penstock_runtime.server.grpc.listener import GrpcListener
+
+        limits = settings.serving
+        self._grpc_upstream = GrpcUpstream(settings.upstream_grpc, limits, self._readiness)
+        services = AgentServices(self._agent, self._grpc_upstream, self._readiness, limits)
+        self._grpc = GrpcListener(services, settings.host, settings.grpc_port, limits.max_body_bytes,
+                                  drain_seconds=settings.drain_seconds, shared=settings.worker is not None)  # fmt: skip
+
+    def _health_changed(self) -> None:
+        if self._grpc is not None:
+            self._grpc.changed()
 
     def _outputs(self) -> list[str]:
         schema = self._agent.reader.schema
@@ -97,6 +126,7 @@ class AgentProcess:
         if schema != reader.schema:
             reader.schema = schema
             self._traffic.check()
+        self._health_changed()
         if loaded or not metrics.model_loaded:
             return
         metrics.loads["ok"] += 1
@@ -112,6 +142,7 @@ class AgentProcess:
         config, agent = self._config, self._agent
         while True:
             await asyncio.sleep(WATCH_SECONDS)
+            agent.model.metrics.settle()
             self._keys.refresh()
             self._security.refresh()
             cohort, feedback = config.cohort, config.feedback
@@ -124,6 +155,10 @@ class AgentProcess:
                 agent.set_feedback(config.feedback)
 
     def _close(self) -> None:
+        if self._grpc is not None:
+            self._grpc.close()
+        if self._grpc_upstream is not None:
+            self._grpc_upstream.close()
         for listener in self._listeners:
             listener.close()
         self._traffic.close()

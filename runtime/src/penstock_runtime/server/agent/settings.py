@@ -16,9 +16,14 @@ _MODEL_NAME = re.compile(r"[^/\s]{1,253}")
 
 @dataclass(frozen=True, slots=True)
 class AgentSettings(ProcessSettings):
-    """Everything an agent is told. `protocol` None: whichever of them the upstream speaks."""
+    """Everything an agent is told.
+
+    `upstream_grpc`: host:port of the same server, None if gRPC does not pass; `protocol` None: whichever of them the
+    upstream speaks.
+    """
 
     upstream: Address
+    upstream_grpc: str | None
     protocol: ProtocolName | None
     model_name: str
 
@@ -27,8 +32,10 @@ def add_arguments(parser: ArgumentParser) -> None:
     """Declare the options of `penstock-runtime agent`."""
     parser.add_argument("--upstream", required=True, metavar="URL",
                         help="the server to stand in front of, such as http://127.0.0.1:8501")  # fmt: skip
+    parser.add_argument("--upstream-grpc", metavar="HOST:PORT",
+                        help="where it speaks gRPC, so that calls to --grpc-port pass (default: none do)")  # fmt: skip
     parser.add_argument("--protocol", choices=(*PROTOCOLS, "auto"), default="auto",
-                        help="what it speaks: Open Inference Protocol or TensorFlow Serving's REST "
+                        help="what it speaks: Open Inference Protocol or TensorFlow Serving's "
                              "(default: auto, found out by asking)")  # fmt: skip
     parser.add_argument(
         "--model-name", help="the model that is measured, by its name in URLs (default: $PENSTOCK_MODEL)"
@@ -46,8 +53,22 @@ def read_settings(args: Namespace, env: Mapping[str, str]) -> AgentSettings:
         args,
         env,
         upstream=parse_address(args.upstream, "upstream"),
+        upstream_grpc=None if args.upstream_grpc is None else _parse_endpoint(args.upstream_grpc),
         protocol=None if args.protocol == "auto" else args.protocol,
         model_name=name,
     )
-    # gRPC does not pass.
-    return replace(settings, grpc_port=None)
+    # There is nothing to pass calls on to.
+    return replace(settings, grpc_port=None) if settings.upstream_grpc is None else settings
+
+
+def _parse_endpoint(value: str) -> str:
+    """Return host:port with an IPv6 host in brackets; raises SettingsError."""
+    port = value.rpartition(":")[2]
+    try:
+        if not port.isdecimal():
+            raise ValueError
+        address = parse_address(f"http://{value}", "upstream-grpc")
+    except (SettingsError, ValueError):
+        raise SettingsError("'upstream-grpc' must be a host and a port, such as 127.0.0.1:8500") from None
+    host = f"[{address.host}]" if ":" in address.host else address.host
+    return f"{host}:{address.port}"

@@ -19,6 +19,8 @@ Metadata = Sequence[tuple[str, str | bytes]]
 MAX_CALLS = 256
 # Seconds that a call waits for a connection. Within a cluster one takes a millisecond.
 CONNECT_SECONDS = 2.0
+# Seconds after which one that failed is tried again, at most.
+LONGEST_PAUSE = 10.0
 # A connection that failed is tried again after a second, later after two. A peer that has vanished is found by
 # pings, of which servers by default forbid more than two within one call.
 _OPTIONS = (
@@ -63,13 +65,18 @@ class Client:
         *,
         max_calls: int = MAX_CALLS,
         connect_seconds: float = CONNECT_SECONDS,
+        longest_pause: float = LONGEST_PAUSE,
     ) -> None:
         """Call the server at `address`, host:port with an IPv6 host in brackets; nothing is connected yet.
 
         Answers have at most `max_answer_bytes`; more than `max_calls` at once are refused, and so is a call that
-        finds no connection within `connect_seconds`.
+        finds no connection within `connect_seconds`. `longest_pause`: seconds between two tries to connect, at most.
         """
-        options = (*_OPTIONS, ("grpc.max_receive_message_length", max_answer_bytes))
+        options = (
+            *_OPTIONS,
+            ("grpc.max_receive_message_length", max_answer_bytes),
+            ("grpc.max_reconnect_backoff_ms", int(longest_pause * 1000)),
+        )
         self._channel = aio.insecure_channel(address, options)
         self._max_calls = max_calls
         self._connect_seconds = connect_seconds
