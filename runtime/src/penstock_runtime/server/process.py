@@ -135,8 +135,7 @@ class Process:
         # Its libraries take time and memory, which those who switch it off need not pay.
         from penstock_runtime.server.grpc.listener import GrpcListener
 
-        return GrpcListener(self._repository, settings.host, settings.grpc_port, settings.serving.max_body_bytes,
-                            drain_seconds=settings.drain_seconds, shared=settings.worker is not None)  # fmt: skip
+        return GrpcListener(self._repository, settings, settings.grpc_port, self._traffic)
 
     def _health_changed(self) -> None:
         if self._grpc is not None:

@@ -7,12 +7,15 @@ import time
 from collections.abc import Callable
 
 from penstock_runtime.server.grpc.core import Server
+from penstock_runtime.server.grpc.forwarding import Forwarding
 from penstock_runtime.server.grpc.health import Health
 from penstock_runtime.server.grpc.inference import Inferences
 from penstock_runtime.server.grpc.services import Services
 from penstock_runtime.server.http import BODY_SECONDS
 from penstock_runtime.server.repository.repository import Repository
+from penstock_runtime.server.settings import Settings
 from penstock_runtime.server.sockets import ListenError, bind
+from penstock_runtime.server.traffic import Traffic
 
 # For answers that are on their way, and for streams to end, once the last inference has been answered.
 _FLUSH_SECONDS = 1.0
@@ -30,36 +33,28 @@ _OPTIONS = (
 class GrpcListener:
     """One port with the gRPC services."""
 
-    def __init__(
-        self,
-        repository: Repository,
-        host: str | None,
-        port: int,
-        max_message_bytes: int,
-        *,
-        drain_seconds: float = 0.0,
-        shared: bool = False,
-    ) -> None:
+    def __init__(self, repository: Repository, settings: Settings, port: int, traffic: Traffic) -> None:
         """Bind at once, so that a taken port is known before a model is loaded; raises ListenError.
 
-        `drain_seconds`: how long calls are still accepted before `stop`. `shared`: other processes that are told so
-        listen on the port, too.
+        `traffic` tells what another server answers.
         """
+        host, shared = settings.host, settings.worker is not None
         # The core does not say why it cannot listen.
         bind(host, port, shared=shared).close()
         address = "[::]" if host is None else f"[{host}]" if ":" in host else host
         options = (
             *_OPTIONS,
+            # Other workers, which are told so, listen on the port, too.
             ("grpc.so_reuseport", int(shared)),
-            *_ageing(drain_seconds),
-            ("grpc.max_receive_message_length", max_message_bytes),
+            *_ageing(settings.drain_seconds),
+            ("grpc.max_receive_message_length", settings.serving.max_body_bytes),
         )
         self._server = Server(f"{address}:{port}", options)
         self.port = self._server.port
         if not self.port:
             raise ListenError(f"cannot listen on {address} port {port} for gRPC")
         self._health = Health(repository)
-        self._inferences = Inferences(repository)
+        self._inferences = Inferences(repository, Forwarding(traffic.forwarder))
         self._services = Services(self._inferences, self._health)
 
     def start(self) -> None:
@@ -69,7 +64,7 @@ class GrpcListener:
     @property
     def in_flight(self) -> int:
         """Inferences that are under way."""
-        return len(self._inferences.under_way)
+        return self._inferences.in_flight
 
     def changed(self) -> None:
         """Tell those who watch the health."""
@@ -81,7 +76,7 @@ class GrpcListener:
         Returns whether all were finished; the rest is answered with UNAVAILABLE.
         """
         self._server.stop()
-        finished = await _until(lambda: not self._inferences.under_way, deadline)
+        finished = await _until(lambda: not self._inferences.in_flight, deadline)
         if not finished:
             self._inferences.abandon()
         self._services.abandon()
