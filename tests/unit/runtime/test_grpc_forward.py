@@ -19,6 +19,7 @@ from tests.unit.runtime.conftest import Pair, Start, StartProcess
 from tests.unit.runtime.forwarding import NONE, forwarded, start_target, tell, told, where
 from tests.unit.runtime.grpc_client import INFER, Client, iris_raw, iris_typed, slow_request, typed, typed_request
 from tests.unit.runtime.grpc_stub import Behaviour, Stub
+from tests.unit.runtime.http2 import call_raw
 from tests.unit.runtime.model_files import write_scaled
 from tests.unit.runtime.process import SETOSA, Server, iris_request
 from tests.unit.runtime.scrape import requests_by_outcome, sample
@@ -107,6 +108,14 @@ def test_bytes_and_metadata_pass_unchanged_both_ways(iris: Server, stubs: list[S
     assert (dict(done.initial_metadata()), dict(done.trailing_metadata())) == ({"early": "1"}, {"late-bin": b"\x00"})
     assert seen == [request.SerializeToString()]
     assert {("authorization", "Bearer x"), ("x-user", "a"), ("penstock-forwarded", "1")} <= set(stub.seen[0])
+
+
+def test_metadata_that_no_client_may_send_stops_here(iris: Server, stubs: list[Stub]) -> None:
+    stub = tell_stub(iris, stubs, lambda *_: b"")
+    message = iris_raw(SETOSA).SerializeToString()
+    call_raw(iris.grpc_port, INFER, message, [(b"x-a", b"a\r\nx-more: b"), (b"x-b", b"\xc3\xa5"), (b"x-c", b"c")])
+    tell(iris)
+    assert {name for name, _ in stub.seen[0]} == {"penstock-forwarded", "user-agent", "x-c"}
 
 
 def test_a_call_makes_one_hop_even_in_a_circle(pair: Pair) -> None:

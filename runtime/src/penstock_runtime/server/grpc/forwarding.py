@@ -12,7 +12,8 @@ from penstock_runtime.server.forward.relay import Forwarder, Route
 from penstock_runtime.server.forward.target import NoAnswer
 from penstock_runtime.server.grpc.client import MAX_CALLS, Answer
 from penstock_runtime.server.grpc.core import Call
-from penstock_runtime.server.grpc.target import GrpcTarget, onward
+from penstock_runtime.server.grpc.metadata import passing
+from penstock_runtime.server.grpc.target import GrpcTarget
 from penstock_runtime.server.http import Header
 from penstock_runtime.server.metrics import Metrics
 from penstock_runtime.server.repository.model import Model
@@ -58,7 +59,7 @@ class Forwarding:
         # The target learns the client's deadline if that is nearer, and who fails to keep it is told by the client.
         seconds = min(ours, call.remaining)
         try:
-            answer = await route.grpc.infer(payload, onward(call.metadata, _MARK), seconds)
+            answer = await route.grpc.infer(payload, [(_MARK, "1"), *passing(call.metadata)], seconds)
         except NoAnswer as failure:
             route.note_fallback(metrics, failure.reason)
             return None

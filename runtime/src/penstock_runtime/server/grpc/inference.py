@@ -21,6 +21,7 @@ from penstock_runtime.server.forward.relay import Route
 from penstock_runtime.server.grpc.codes import Status, status_of
 from penstock_runtime.server.grpc.core import Call, Metadata
 from penstock_runtime.server.grpc.forwarding import Forwarding
+from penstock_runtime.server.grpc.shadowing import Shadowing
 from penstock_runtime.server.metrics import outcome_of
 from penstock_runtime.server.repository.model import Model
 from penstock_runtime.server.repository.repository import Repository
@@ -36,10 +37,11 @@ NO_MESSAGE = InvalidRequest("the call has no message")
 class Inferences:
     """All ModelInfer calls that are under way."""
 
-    def __init__(self, repository: Repository, forwarding: Forwarding) -> None:
-        """Answer by the models of `repository`, but for what `forwarding` chooses."""
+    def __init__(self, repository: Repository, forwarding: Forwarding, shadowing: Shadowing) -> None:
+        """Answer by the models of `repository`, but for what `forwarding` chooses; `shadowing` is offered answers."""
         self.repository = repository
         self.forwarding = forwarding
+        self.shadowing = shadowing
         # Those that are answered here, or it is not known yet, and those that another server answers.
         self.under_way: set[Inference] = set()
         self.handed_on: set[Inference] = set()
@@ -202,6 +204,7 @@ class Inference:
         serving.metrics.post(partial(_count_answer, serving, answered))
         self._end()
         self.call.finish(answer, metadata=(_revision(serving), ("penstock-prediction-id", issued)))
+        self._inferences.shadowing.offer(self.call, serving, request, ran)
 
     def fail(self, error: Exception) -> None:
         """Answer with the status that `error` is."""

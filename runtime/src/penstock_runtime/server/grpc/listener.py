@@ -11,6 +11,7 @@ from penstock_runtime.server.grpc.forwarding import Forwarding
 from penstock_runtime.server.grpc.health import Health
 from penstock_runtime.server.grpc.inference import Inferences
 from penstock_runtime.server.grpc.services import Services
+from penstock_runtime.server.grpc.shadowing import Shadowing
 from penstock_runtime.server.http import BODY_SECONDS
 from penstock_runtime.server.repository.repository import Repository
 from penstock_runtime.server.settings import Settings
@@ -54,7 +55,7 @@ class GrpcListener:
         if not self.port:
             raise ListenError(f"cannot listen on {address} port {port} for gRPC")
         self._health = Health(repository)
-        self._inferences = Inferences(repository, Forwarding(traffic.forwarder))
+        self._inferences = Inferences(repository, Forwarding(traffic.forwarder), Shadowing(traffic.shadower))
         self._services = Services(self._inferences, self._health)
 
     def start(self) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable
 from typing import Any
 
 from grpc import StatusCode
@@ -94,12 +93,6 @@ class GrpcTarget:
         if self._breaker.fail(self._loop.time(), begun):
             event(logger, "the target gives no answer; its requests are answered here", level=logging.WARNING,
                   target=self.address.endpoint, reason=reason)  # fmt: skip
-
-
-def onward(metadata: Iterable[tuple[str, str | bytes]], mark: str) -> Metadata:
-    """Return the metadata of a call as it goes on to another server, with `mark` set: without what gRPC adds itself."""
-    own = [item for item in metadata if item[0] != "user-agent" and not item[0].startswith("grpc-")]
-    return [(mark, "1"), *own]
 
 
 def _reason(answer: Answer, connected: bool) -> str | None:
