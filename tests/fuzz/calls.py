@@ -13,9 +13,13 @@ from penstock_runtime.protocol.grpc import inference_pb2 as pb
 from penstock_runtime.protocol.grpc.contents import FIELDS
 from penstock_runtime.server.grpc.codes import OK, Status
 from penstock_runtime.server.grpc.core import Call, Metadata
+from penstock_runtime.server.grpc.forwarding import Forwarding
 from penstock_runtime.server.grpc.inference import Inferences
 from penstock_runtime.server.grpc.services import SERVICE, Services
+from penstock_runtime.server.grpc.shadowing import Shadowing
 from penstock_runtime.server.repository.repository import Repository
+from penstock_runtime.server.settings import Serving
+from penstock_runtime.server.traffic import Traffic
 from tests.fuzz.messages import INFER
 from tests.fuzz.verdict import Wrong
 
@@ -46,7 +50,11 @@ class Ended(Call):
         then(payload)
 
     def finish(
-        self, message: bytes | None = None, status: Status = OK, metadata: Metadata = (), _trailing: Metadata = ()
+        self,
+        message: bytes | None = None,
+        status: Status = OK,
+        metadata: Metadata = (),
+        _trailing: Metadata | None = None,
     ) -> None:
         """Keep the end; a second one is no concern of the network's, but of ours."""
         self.ends.put_nowait((message, status, metadata))
@@ -62,7 +70,8 @@ class Calls:
     def __init__(self, repository: Repository) -> None:
         """Put them together as the listener does."""
         self._repository = repository
-        self._inferences = Inferences(repository)
+        traffic = Traffic(Serving(), list)
+        self._inferences = Inferences(repository, Forwarding(traffic.forwarder), Shadowing(traffic.shadower))
         self._services = Services(self._inferences)
 
     async def call(self, method: str, payload: bytes) -> str:

@@ -124,13 +124,16 @@ class Process:
                       level=logging.WARNING)  # fmt: skip
             return None
         # Its libraries take time and memory, which those who switch it off need not pay.
+        from penstock_runtime.server.grpc.forwarding import Forwarding
         from penstock_runtime.server.grpc.inference import Inferences
         from penstock_runtime.server.grpc.listener import GrpcListener
         from penstock_runtime.server.grpc.services import Services
+        from penstock_runtime.server.grpc.shadowing import Shadowing
 
-        services = Services(Inferences(self._repository))
-        return GrpcListener(services, settings.host, settings.grpc_port, settings.serving.max_body_bytes,
-                            drain_seconds=settings.drain_seconds, shared=settings.worker is not None)  # fmt: skip
+        inferences = Inferences(
+            self._repository, Forwarding(self._traffic.forwarder), Shadowing(self._traffic.shadower)
+        )
+        return GrpcListener(Services(inferences), settings, settings.grpc_port)
 
     def _health_changed(self) -> None:
         if self._grpc is not None:

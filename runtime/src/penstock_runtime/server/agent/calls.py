@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterable
 from functools import partial
 from typing import NamedTuple
 
@@ -23,6 +22,7 @@ from penstock_runtime.server.grpc.client import Answer, Client, Metadata
 from penstock_runtime.server.grpc.codes import OK, Status, status_of
 from penstock_runtime.server.grpc.core import Call
 from penstock_runtime.server.grpc.health import Health
+from penstock_runtime.server.grpc.metadata import passing
 from penstock_runtime.server.grpc.side import MAX_SIDE_CALLS, Method, SideCalls, answering, first_bytes
 from penstock_runtime.server.measured import Measured
 from penstock_runtime.server.settings import Serving
@@ -76,7 +76,7 @@ class GrpcUpstream:
         seconds = min(self._timeout - (time.perf_counter() - call.began), call.remaining)
         if seconds <= 0:
             raise TimedOut("the time was over before the call could be passed on")
-        answer = await self._client.call(call.method.decode(), payload, _onward(call.metadata), seconds)
+        answer = await self._client.call(call.method.decode(), payload, passing(call.metadata), seconds)
         if answer.code in (StatusCode.UNAVAILABLE, StatusCode.DEADLINE_EXCEEDED):
             self._readiness.doubt()
         if not answer.sent:
@@ -102,6 +102,11 @@ class Inferences:
         self._readiness = readiness
         self._most = max(1, limits.max_queue)
         self._revision = ("penstock-revision", agent.revision_header[1])
+
+    @property
+    def in_flight(self) -> int:
+        """How many calls are under way."""
+        return len(self.under_way)
 
     def take(self, call: Call) -> None:
         """Have `call` passed on, or refuse it unread if too many are under way; in the server's thread."""
@@ -220,11 +225,6 @@ def _end(answer: Answer, own: Metadata = ()) -> _End:
     number: int = answer.code.value[0]
     status = Status(number, answer.details.encode("utf-8", "replace"))
     return _End(answer.message, status, (*_back(answer.initial), *own), _back(answer.trailing))
-
-
-def _onward(metadata: Iterable[tuple[str, str | bytes]]) -> Metadata:
-    """Return what a call brought along, without what gRPC adds itself."""
-    return [item for item in metadata if item[0] != "user-agent" and not item[0].startswith("grpc-")]
 
 
 def _back(metadata: Metadata) -> Metadata:

@@ -107,8 +107,7 @@ class AgentProcess:
         limits = settings.serving
         self._grpc_upstream = GrpcUpstream(settings.upstream_grpc, limits, self._readiness)
         services = AgentServices(self._agent, self._grpc_upstream, self._readiness, limits)
-        self._grpc = GrpcListener(services, settings.host, settings.grpc_port, limits.max_body_bytes,
-                                  drain_seconds=settings.drain_seconds, shared=settings.worker is not None)  # fmt: skip
+        self._grpc = GrpcListener(services, settings, settings.grpc_port)
 
     def _health_changed(self) -> None:
         if self._grpc is not None:

@@ -37,6 +37,9 @@ class Copy:
         """How much memory it keeps."""
         return len(self.body) + len(self.answered.body)
 
+    async def prepare(self) -> None:
+        """Do nothing: the body goes as it came."""
+
     def head(self, target: Target) -> bytes:
         """Return the head of the request to `target`."""
         headers = [header for header in between(self.headers) if header[0] != b"accept-encoding"]

@@ -96,6 +96,11 @@ class Call:
         """
         self._loop.call_soon_threadsafe(self._begin, make)
 
+    def tell(self, function: Callable[..., object], *args: object) -> None:
+        """Have `function` called on the event loop; nothing happens if that is closed."""
+        with suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(function, *args)
+
     # On the event loop:
 
     def _begin(self, make: Callable[[], Coroutine[Any, Any, None]]) -> None:
@@ -131,15 +136,13 @@ class Call:
             if not future.done():
                 future.set_result(result)
 
-        with suppress(RuntimeError):  # the event loop is closed: nobody waits any more
-            self._loop.call_soon_threadsafe(resolve)
+        self.tell(resolve)
 
     def _closed(self, done: Any) -> None:
         if done.batch_operations[0].cancelled():
             self.gone = True
             if self._task is not None:
-                with suppress(RuntimeError):
-                    self._loop.call_soon_threadsafe(self._task.cancel)
+                self.tell(self._task.cancel)
 
 
 def _nothing(_: object) -> None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from typing import Protocol
 
 from penstock_runtime.server.grpc.core import Call, Server
 from penstock_runtime.server.grpc.health import Health
 from penstock_runtime.server.http import BODY_SECONDS
+from penstock_runtime.server.settings import ProcessSettings
 from penstock_runtime.server.sockets import ListenError, bind
 
 # For answers that are on their way, and for streams to end, once the last inference has been answered.
@@ -26,10 +27,10 @@ _OPTIONS = (
 
 
 class Inferring(Protocol):
-    """Calls that are inference: `under_way`, looked at now and then, and ended."""
+    """Calls that are inference, of which `in_flight` are under way: looked at now and then, and ended."""
 
     @property
-    def under_way(self) -> Collection[object]: ...
+    def in_flight(self) -> int: ...
 
     def sweep(self, oldest: float) -> None: ...
 
@@ -53,29 +54,18 @@ class Answering(Protocol):
 class GrpcListener:
     """One port with the gRPC services."""
 
-    def __init__(
-        self,
-        services: Answering,
-        host: str | None,
-        port: int,
-        max_message_bytes: int,
-        *,
-        drain_seconds: float = 0.0,
-        shared: bool = False,
-    ) -> None:
-        """Bind at once, so that a taken port is known before a model is loaded; raises ListenError.
-
-        `drain_seconds`: how long calls are still accepted before `stop`. `shared`: other processes that are told so
-        listen on the port, too.
-        """
+    def __init__(self, services: Answering, settings: ProcessSettings, port: int) -> None:
+        """Bind at once, so that a taken port is known before a model is loaded; raises ListenError."""
+        host, shared = settings.host, settings.worker is not None
         # The core does not say why it cannot listen.
         bind(host, port, shared=shared).close()
         address = "[::]" if host is None else f"[{host}]" if ":" in host else host
         options = (
             *_OPTIONS,
+            # Other workers, which are told so, listen on the port, too.
             ("grpc.so_reuseport", int(shared)),
-            *_ageing(drain_seconds),
-            ("grpc.max_receive_message_length", max_message_bytes),
+            *_ageing(settings.drain_seconds),
+            ("grpc.max_receive_message_length", settings.serving.max_body_bytes),
         )
         self._server = Server(f"{address}:{port}", options)
         self.port = self._server.port
@@ -91,7 +81,7 @@ class GrpcListener:
     @property
     def in_flight(self) -> int:
         """Inferences that are under way."""
-        return len(self._inferences.under_way)
+        return self._inferences.in_flight
 
     def changed(self) -> None:
         """Tell those who watch the health."""
@@ -103,7 +93,7 @@ class GrpcListener:
         Returns whether all were finished; the rest is answered with UNAVAILABLE.
         """
         self._server.stop()
-        finished = await _until(lambda: not self._inferences.under_way, deadline)
+        finished = await _until(lambda: not self._inferences.in_flight, deadline)
         if not finished:
             self._inferences.abandon()
         self._services.abandon()

@@ -7,6 +7,7 @@ import logging
 from collections import Counter, deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from threading import Lock
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
@@ -16,6 +17,8 @@ from penstock_runtime.protocol.answer import Output
 from penstock_runtime.protocol.binary_data import read_header_length
 from penstock_runtime.protocol.errors import ProtocolError
 from penstock_runtime.protocol.fit import InferRequest
+from penstock_runtime.protocol.request import encode_request
+from penstock_runtime.protocol.schema import TensorSpec
 from penstock_runtime.server.forward.http_client import Response
 from penstock_runtime.server.forward.message import GRACE, MIN_RESPONSE, SHADOW, between, head_of
 from penstock_runtime.server.forward.share import Blocks
@@ -40,6 +43,8 @@ INLINE_BYTES = 2**17
 # Outputs that are told apart in the counts.
 MAX_NAMES = 64
 
+Array = np.ndarray[Any, Any]
+
 _NOT_COPIED = frozenset({b"content-encoding", b"accept-encoding", LENGTH_HEADER})
 
 
@@ -52,6 +57,10 @@ class Copied(Protocol):
     @property
     def bytes_held(self) -> int:
         """How much memory it keeps."""
+        ...
+
+    async def prepare(self) -> None:
+        """Have the body ready to be sent."""
         ...
 
     def head(self, target: Target) -> bytes:
@@ -71,7 +80,8 @@ class Copied(Protocol):
 class Copy:
     """A request as it was run, and the outputs it was answered with.
 
-    `metrics` are its model's, `url` is path and query as they came; the body is decompressed.
+    `metrics` are its model's, `url` is path and query as they came; the body is decompressed. If it did not come over
+    HTTP there is none before `prepare`, but its tensors `inputs`, and the outputs `asked` for.
     """
 
     metrics: Metrics
@@ -79,7 +89,20 @@ class Copy:
     headers: Sequence[Header]
     body: bytes = b""
     header_length: int | None = None
-    outputs: dict[str, np.ndarray[Any, Any]] = field(default_factory=dict)
+    outputs: dict[str, Array] = field(default_factory=dict)
+    inputs: Sequence[tuple[TensorSpec, Array]] = ()
+    asked: Sequence[TensorSpec] = ()
+
+    async def prepare(self) -> None:
+        """Make the body of the tensors if there is none yet."""
+        if self.asked and self.bytes_held <= INLINE_BYTES:
+            self._write()
+        elif self.asked:
+            await asyncio.to_thread(self._write)
+
+    def _write(self) -> None:
+        self.body, self.header_length = encode_request(self.inputs, self.asked, binary=True)
+        self.inputs = ()
 
     def keep(self, request: InferRequest, ran: Ran) -> None:
         """Keep the outputs that the answer is made of."""
@@ -88,7 +111,8 @@ class Copy:
     @property
     def bytes_held(self) -> int:
         """How much memory it keeps."""
-        return len(self.body) + sum(array.nbytes for array in self.outputs.values())
+        arrays = (*self.outputs.values(), *(array for _, array in self.inputs))
+        return len(self.body) + sum(array.nbytes for array in arrays)
 
     def head(self, target: Target) -> bytes:
         """Return the head of the request to `target`."""
@@ -108,7 +132,7 @@ class Copy:
         return differing(ours, read_response(response), setting)
 
 
-class _Active(NamedTuple):
+class Active(NamedTuple):
     """A setting at work."""
 
     setting: Shadowing
@@ -121,14 +145,15 @@ class _Active(NamedTuple):
 
 
 class Shadower:
-    """Shadows as it is told. All calls come from the event loop."""
+    """Shadows as it is told. All calls but `choose` come from the event loop."""
 
     def __init__(self, max_body_bytes: int, timeout: float) -> None:
         """Answers have at most `max_body_bytes`, if that is much; a copy has `timeout` seconds."""
         self._max_response = max(MIN_RESPONSE, max_body_bytes)
         self._seconds = timeout + GRACE
-        self._active: _Active | None = None
-        self._waiting: deque[tuple[_Active, Copied, int]] = deque()
+        self._active: Active | None = None
+        self._choosing = Lock()
+        self._waiting: deque[tuple[Active, Copied, int]] = deque()
         self._waiting_bytes = 0
         self._workers: set[asyncio.Task[None]] = set()
 
@@ -154,7 +179,7 @@ class Shadower:
             target = (
                 before.target if before is not None and same else Target(setting.to, self._max_response, CONCURRENT)
             )
-            self._active = _Active(setting, {}, target, Counter(), Counter(), Counter())
+            self._active = Active(setting, {}, target, Counter(seen=0), Counter(), Counter())
         if before is not None and (self._active is None or self._active.target is not before.target):
             before.target.close()
 
@@ -180,14 +205,27 @@ class Shadower:
             self._active = None
 
     def offer(self, copy: Copied) -> None:
-        """Take an answered request that may be of the fraction; it is dropped where too many wait."""
+        """Take an answered request if it is of the fraction; it is dropped where too many wait."""
+        active = self.choose(copy.metrics.model)
+        if active is not None:
+            self.accept(active, copy)
+
+    def choose(self, model: str) -> Active | None:
+        """Return what a copy of an answered request to `model` is `accept`ed for, None if it is not to be copied.
+
+        To be asked once for each; from any thread.
+        """
         active = self._active
         if active is None:
-            return
-        active.counts["seen"] += 1
-        name = copy.metrics.model
-        blocks = active.blocks.get(name) or active.blocks.setdefault(name, Blocks(active.setting.fraction))
-        if not blocks.take():
+            return None
+        with self._choosing:
+            active.counts["seen"] += 1
+            blocks = active.blocks.get(model) or active.blocks.setdefault(model, Blocks(active.setting.fraction))
+            return active if blocks.take() else None
+
+    def accept(self, active: Active, copy: Copied) -> None:
+        """Take the copy of a request that was chosen; it is dropped where too many wait."""
+        if active is not self._active:
             return
         size = copy.bytes_held
         if len(self._waiting) >= MAX_WAITING or self._waiting_bytes + size > MAX_WAITING_BYTES:
@@ -214,7 +252,8 @@ class Shadower:
             active.counts[result] += 1
             copy.metrics.shadow_pairs[result] += 1
 
-    async def _compare(self, active: _Active, copy: Copied) -> str:
+    async def _compare(self, active: Active, copy: Copied) -> str:
+        await copy.prepare()
         try:
             response = await active.target.exchange((copy.head(active.target), copy.body), self._seconds)
         except NoAnswer as failure:
@@ -236,7 +275,7 @@ class Shadower:
         return "disagree" if names else "agree"
 
 
-def _error(active: _Active, reason: str) -> str:
+def _error(active: Active, reason: str) -> str:
     active.reasons[reason] += 1
     return "error"
 
