@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import threading
+import time
+from argparse import ArgumentParser
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -11,11 +15,18 @@ import pytest
 from grpc_health.v1.health_pb2 import HealthCheckResponse
 
 from penstock_runtime.protocol.grpc import inference_pb2 as pb
+from penstock_runtime.server.agent.agent import Agent
+from penstock_runtime.server.agent.calls import AgentServices, GrpcUpstream
+from penstock_runtime.server.agent.settings import add_arguments, read_settings
+from penstock_runtime.server.agent.upstream import Readiness
+from penstock_runtime.server.feedback.keys import Keys
+from penstock_runtime.server.grpc.listener import GrpcListener
 from tests.unit.runtime.conftest import Start, StartAgent
 from tests.unit.runtime.forwarding import NONE, url
 from tests.unit.runtime.grpc_client import INFER, SERVICE, Client, Kind, iris_raw, iris_typed, slow_request
 from tests.unit.runtime.grpc_stub import Behaviour, Stub
-from tests.unit.runtime.process import SETOSA, VIRGINICA, AgentProcess, Server
+from tests.unit.runtime.load import until
+from tests.unit.runtime.process import PORTS, SETOSA, VIRGINICA, AgentProcess, Server
 from tests.unit.runtime.scrape import requests_by_outcome, sample
 from tests.unit.runtime.test_overload import wait_until
 from tests.unit.runtime.test_workers import follow_workers
@@ -349,3 +360,30 @@ def test_answers_that_cannot_be_read_pass(iris: Server, start_agent: StartAgent,
     assert reply.answer == answer
     assert label(agent, reply, 1) == 0
     assert requests_by_outcome(agent) == {**NONE, "ok": 1}
+
+
+async def test_a_call_whose_message_does_not_come_is_broken_off(tmp_path: Path) -> None:
+    arguments = [*PORTS, "--upstream", "http://127.0.0.1:1", "--upstream-grpc", "127.0.0.1:1", "--model-name", "m"]
+    parser = ArgumentParser()
+    add_arguments(parser)
+    settings = read_settings(parser.parse_args(arguments), {})
+    readiness = Readiness(settings.upstream, "m", None)
+    agent = Agent(settings, Keys(tmp_path), settings.feedback, "none")
+    upstream = GrpcUpstream("127.0.0.1:1", settings.serving, readiness)
+    services = AgentServices(agent, upstream, readiness, settings.serving)
+    listener = GrpcListener(services, settings, 0)
+    listener.start()
+    silence = threading.Event()
+    with Client(listener.port) as client:
+        call = client.channel.stream_unary(INFER).future(iter(silence.wait, True), timeout=60)
+        await until(lambda: listener.in_flight == 1)
+        services.inferences.sweep(time.perf_counter() - 60)
+        assert listener.in_flight == 1
+        services.inferences.sweep(time.perf_counter())
+        await until(lambda: listener.in_flight == 0)
+        assert call.code() == Kind.CANCELLED
+        silence.set()
+    assert agent.model.metrics.requests["client_error"] == 1
+    listener.close()
+    upstream.close()
+    readiness.close()

@@ -23,7 +23,7 @@ from penstock_runtime.server.grpc.codes import OK, Status, status_of
 from penstock_runtime.server.grpc.core import Call
 from penstock_runtime.server.grpc.health import Health
 from penstock_runtime.server.grpc.metadata import passing
-from penstock_runtime.server.grpc.side import MAX_SIDE_CALLS, Method, SideCalls, answering, first_bytes
+from penstock_runtime.server.grpc.side import MAX_SIDE_CALLS, NO_MESSAGE, Method, SideCalls, answering, first_bytes
 from penstock_runtime.server.measured import Measured
 from penstock_runtime.server.settings import Serving
 
@@ -97,6 +97,8 @@ class Inferences:
     def __init__(self, agent: Agent, upstream: GrpcUpstream, readiness: Readiness, limits: Serving) -> None:
         """Pass them on to `upstream`, and count those for the agent's model."""
         self.under_way: set[Call] = set()
+        # Of them, those whose message has not come yet.
+        self._silent: set[Call] = set()
         self._agent = agent
         self._upstream = upstream
         self._readiness = readiness
@@ -116,22 +118,31 @@ class Inferences:
             call.finish(status=status_of(Overloaded()), metadata=(self._revision,))
             return
         self.under_way.add(call)
-        call.spawn(partial(self._pass, call, INFERENCES[call.method]))
+        self._silent.add(call)
+        call.receive(partial(self._received, call))
+
+    def _received(self, call: Call, payload: bytes | None) -> None:
+        self._silent.discard(call)
+        call.spawn(partial(self._pass, call, INFERENCES[call.method], payload))
 
     def sweep(self, oldest: float) -> None:
-        """Do nothing: each call looks itself whether its message comes."""
+        """Break off calls whose message has not come though they began before `oldest` (perf_counter())."""
+        for call in list(self._silent):
+            if call.began < oldest:
+                call.cancel()
 
     def abandon(self) -> None:
         """Answer whatever still waits with UNAVAILABLE; on the event loop."""
         for call in list(self.under_way):
             call.abandon()
 
-    async def _pass(self, call: Call, inference: Inference) -> None:
+    async def _pass(self, call: Call, inference: Inference, payload: bytes | None) -> None:
         request = Counted(self._agent, self._agent.model, call.began, shadow=_is_shadow(call))
         measured = True
         end: _End | None = None
         try:
-            payload = await first_bytes(call)
+            if payload is None:
+                raise NO_MESSAGE
             measured = self._is_measured(inference, payload)
             begun = time.perf_counter()
             answer = await self._upstream.ask(call, payload)
