@@ -21,6 +21,7 @@ from penstock_runtime.protocol.grpc import inference_pb2 as pb
 from penstock_runtime.server.feedback.keys import Keys
 from penstock_runtime.server.grpc.listener import GrpcListener
 from penstock_runtime.server.repository.repository import Repository
+from penstock_runtime.server.security.security import Security
 from penstock_runtime.server.settings import add_arguments, read_settings
 from penstock_runtime.server.traffic import Traffic
 from tests.unit.runtime.conftest import Start, StartProcess
@@ -38,7 +39,8 @@ async def test_health_follows_the_model_from_before_it_is_loaded_until_the_end(m
     arguments = [*PORTS, "--model-path", str(models / "iris"), "--model-name", "m"]
     settings = read_settings(parser.parse_args(arguments), {})
     repository = Repository(settings, Keys(Path("/nothing")), settings.feedback, "none")
-    listener = GrpcListener(repository, settings, 0, Traffic(repository, settings.serving))
+    traffic, security = Traffic(repository, settings.serving), Security(settings.security)
+    listener = GrpcListener(repository, settings, 0, traffic, security)
     listener.start()
     ask = asyncio.to_thread
     with Client(listener.port) as client:

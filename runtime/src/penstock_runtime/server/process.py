@@ -128,14 +128,11 @@ class Process:
     def _listen_grpc(self) -> GrpcListener | None:
         settings = self._settings
         if settings.grpc_port is None:
-            if settings.security.guards_data:
-                event(logger, "gRPC is off: it knows neither tokens nor TLS yet, and would be open to all",
-                      level=logging.WARNING)  # fmt: skip
             return None
         # Its libraries take time and memory, which those who switch it off need not pay.
         from penstock_runtime.server.grpc.listener import GrpcListener
 
-        return GrpcListener(self._repository, settings, settings.grpc_port, self._traffic)
+        return GrpcListener(self._repository, settings, settings.grpc_port, self._traffic, self._security)
 
     def _health_changed(self) -> None:
         if self._grpc is not None:

@@ -14,6 +14,7 @@ from penstock_runtime.server.grpc.services import Services
 from penstock_runtime.server.grpc.shadowing import Shadowing
 from penstock_runtime.server.http import BODY_SECONDS
 from penstock_runtime.server.repository.repository import Repository
+from penstock_runtime.server.security.security import Security
 from penstock_runtime.server.settings import Settings
 from penstock_runtime.server.sockets import ListenError, bind
 from penstock_runtime.server.traffic import Traffic
@@ -34,10 +35,12 @@ _OPTIONS = (
 class GrpcListener:
     """One port with the gRPC services."""
 
-    def __init__(self, repository: Repository, settings: Settings, port: int, traffic: Traffic) -> None:
+    def __init__(
+        self, repository: Repository, settings: Settings, port: int, traffic: Traffic, security: Security
+    ) -> None:
         """Bind at once, so that a taken port is known before a model is loaded; raises ListenError.
 
-        `traffic` tells what another server answers.
+        `traffic` tells what another server answers, `security` whom this one does.
         """
         host, shared = settings.host, settings.worker is not None
         # The core does not say why it cannot listen.
@@ -50,13 +53,14 @@ class GrpcListener:
             *_ageing(settings.drain_seconds),
             ("grpc.max_receive_message_length", settings.serving.max_body_bytes),
         )
-        self._server = Server(f"{address}:{port}", options)
+        identity = security.grpc_identity
+        self._server = Server(f"{address}:{port}", options, None if identity is None else lambda: identity.pair)
         self.port = self._server.port
         if not self.port:
             raise ListenError(f"cannot listen on {address} port {port} for gRPC")
         self._health = Health(repository)
         self._inferences = Inferences(repository, Forwarding(traffic.forwarder), Shadowing(traffic.shadower))
-        self._services = Services(self._inferences, self._health)
+        self._services = Services(self._inferences, self._health, security.tokens)
 
     def start(self) -> None:
         """Accept connections; what cannot be answered at once goes to the event loop that runs now."""

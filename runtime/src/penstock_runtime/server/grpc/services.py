@@ -23,6 +23,8 @@ from penstock_runtime.server.grpc.core import Call
 from penstock_runtime.server.grpc.inference import NO_MESSAGE, Inferences
 from penstock_runtime.server.http import BODY_SECONDS
 from penstock_runtime.server.repository.repository import Repository
+from penstock_runtime.server.security.guard import refusal
+from penstock_runtime.server.security.tokens import Tokens
 
 logger = logging.getLogger(__name__)
 
@@ -34,6 +36,16 @@ EXTENSIONS = ("model_configuration", "statistics")
 MAX_SIDE_CALLS = 256
 
 _INFER = f"/{SERVICE}/ModelInfer".encode()
+# What answers probes, as HEALTH of the guard does over HTTP.
+_OPEN = frozenset(
+    f"/{name}".encode()
+    for name in (
+        f"{health.SERVICE}/Check",
+        f"{health.SERVICE}/Watch",
+        f"{SERVICE}/ServerLive",
+        f"{SERVICE}/ServerReady",
+    )
+)
 _Stream = Callable[[Call], Awaitable[None]]
 _Answer = Callable[[Any], Message]
 
@@ -41,9 +53,10 @@ _Answer = Callable[[Any], Message]
 class Services:
     """Takes every call. Inference is answered in the server's thread where it can be, all else on the event loop."""
 
-    def __init__(self, inferences: Inferences, watched: health.Health) -> None:
-        """Put them together."""
+    def __init__(self, inferences: Inferences, watched: health.Health, tokens: Tokens | None = None) -> None:
+        """Put them together; with `tokens` every call but those of probes needs one."""
         self.inferences = inferences
+        self._tokens = tokens
         self._ordinary: set[Call] = set()
         self._open_ended: set[Call] = set()
         answers: dict[str, tuple[type[Message], _Answer]] = {
@@ -57,7 +70,12 @@ class Services:
         }
 
     def take(self, call: Call) -> None:
-        """Have a call that has arrived answered."""
+        """Have a call that has arrived answered, unless it needs a token and has none: then nothing counts it."""
+        if self._tokens is not None and call.method not in _OPEN:
+            refused = refusal(self._tokens, _authorization(call))
+            if refused is not None:
+                call.finish(status=status_of(refused))
+                return
         if call.method == _INFER:
             self.inferences.take(call)
             return
@@ -94,6 +112,11 @@ class Services:
             group.discard(call)
         if error is not None:
             call.finish(status=status_of(error))
+
+
+def _authorization(call: Call) -> bytes:
+    value = dict(call.metadata).get("authorization", "")
+    return value.encode() if isinstance(value, str) else value
 
 
 def _methods(repository: Repository) -> dict[str, tuple[type[Message], _Answer]]:
