@@ -90,7 +90,7 @@ class GrpcTarget:
             self._client.close()
 
     def _failed(self, reason: str, begun: float | None) -> None:
-        if self._breaker.fail(self._loop.time(), begun):
+        if self._breaker.fail(self._loop.time(), begun) and not self._closed:
             event(logger, "the target gives no answer; its requests are answered here", level=logging.WARNING,
                   target=self.address.endpoint, reason=reason)  # fmt: skip
 

@@ -28,7 +28,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     group.add_argument("--tls-cert-file", type=Path, metavar="FILE", help="certificate and its chain, PEM")
     group.add_argument("--tls-key-file", type=Path, metavar="FILE", help="the certificate's private key, PEM")
     group.add_argument("--tls-ports", default="http", metavar="PORTS",
-                       help="ports with TLS: http (default, gRPC with it), admin, metrics, with commas between")  # fmt: skip
+                       help="ports with TLS: http (default; gRPC too), admin, metrics, commas between")  # fmt: skip
     group.add_argument("--token-file", type=Path, metavar="FILE",
                        help="bearer tokens, one a line, of which the data port wants one")  # fmt: skip
     group.add_argument("--admin-token-file", type=Path, metavar="FILE", help="the same for the admin port")
