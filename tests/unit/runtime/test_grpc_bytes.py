@@ -6,6 +6,7 @@ import asyncio
 import socket
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
 
 import grpc
 import pytest
@@ -102,6 +103,7 @@ async def test_metadata_goes_and_comes_unchanged(connect: Open, start: Callable[
     assert set(sent) <= set(stub.seen[0])
 
 
+@pytest.mark.skipif(not Path("/proc/sys/net/ipv6").exists(), reason="there is no IPv6 here")
 async def test_an_ipv6_address_is_in_brackets(connect: Open, start: Callable[..., Stub]) -> None:
     stub = start(lambda *_: b"x", host="[::1]")
     assert (await connect(f"[::1]:{stub.port}").call(METHOD, b"", (), 10.0)).message == b"x"
