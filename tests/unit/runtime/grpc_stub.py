@@ -15,7 +15,7 @@ Behaviour = Callable[[bytes, grpc.ServicerContext], bytes]
 class Stub:
     """Answers every method by `behaviour`, in threads; `seen` has each call's metadata."""
 
-    def __init__(self, behaviour: Behaviour, port: int = 0) -> None:
+    def __init__(self, behaviour: Behaviour, port: int = 0, host: str = "127.0.0.1") -> None:
         self.seen: list[list[tuple[str, str | bytes]]] = []
         self.entered = threading.Semaphore(0)
         self.cancelled = threading.Event()
@@ -24,7 +24,7 @@ class Stub:
         self._server = grpc.server(
             ThreadPoolExecutor(64), handlers=[_All(self._answer)], options=(("grpc.so_reuseport", 0),)
         )
-        self.port = self._server.add_insecure_port(f"127.0.0.1:{port}")
+        self.port = self._server.add_insecure_port(f"{host}:{port}")
         self._server.start()
 
     @property

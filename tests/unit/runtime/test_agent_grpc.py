@@ -21,6 +21,7 @@ from penstock_runtime.server.agent.settings import add_arguments, read_settings
 from penstock_runtime.server.agent.upstream import Readiness
 from penstock_runtime.server.feedback.keys import Keys
 from penstock_runtime.server.grpc.listener import GrpcListener
+from penstock_runtime.server.security.security import Security
 from tests.unit.runtime.conftest import Start, StartAgent
 from tests.unit.runtime.forwarding import NONE, url
 from tests.unit.runtime.grpc_client import INFER, SERVICE, Client, Kind, iris_raw, iris_typed, slow_request
@@ -349,6 +350,20 @@ def test_without_an_upstream_for_it_there_is_no_grpc(iris: Server, start_agent: 
     assert start_agent(url(iris)).ready().grpc_port is None
 
 
+def test_what_the_data_port_asks_for_is_asked_for_over_grpc_too(
+    iris: Server, start_agent: StartAgent, tmp_path: Path
+) -> None:
+    (tmp_path / "tokens").write_text("open-sesame")
+    agent = start_agent(url(iris), *grpc_of(iris), "--token-file", str(tmp_path / "tokens")).ready()
+    with Client(agent.grpc_port) as client:
+        assert client.infer(iris_raw(SETOSA)).code == Kind.UNAUTHENTICATED
+        assert client.ask("ModelMetadata", pb.ModelMetadataRequest(name="m")).code == Kind.UNAUTHENTICATED
+        assert client.check().answer.status == SERVING
+        allowed = (("authorization", "Bearer open-sesame"),)
+        client.channel.unary_unary(INFER)(iris_raw(SETOSA).SerializeToString(), metadata=allowed, timeout=60)
+    assert requests_by_outcome(agent) == {**NONE, "ok": 1}
+
+
 def test_answers_that_cannot_be_read_pass(iris: Server, start_agent: StartAgent, start_stub: StartStub) -> None:
     answer = pb.ModelInferResponse(model_name="m")
     answer.outputs.add(name="label", datatype="INT64", shape=[2])
@@ -371,7 +386,7 @@ async def test_a_call_whose_message_does_not_come_is_broken_off(tmp_path: Path) 
     agent = Agent(settings, Keys(tmp_path), settings.feedback, "none")
     upstream = GrpcUpstream("127.0.0.1:1", settings.serving, readiness)
     services = AgentServices(agent, upstream, readiness, settings.serving)
-    listener = GrpcListener(services, settings, 0)
+    listener = GrpcListener(services, settings, 0, Security(settings.security))
     listener.start()
     silence = threading.Event()
     with Client(listener.port) as client:

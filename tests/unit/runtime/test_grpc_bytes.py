@@ -6,6 +6,7 @@ import asyncio
 import socket
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
 
 import grpc
 import pytest
@@ -44,8 +45,8 @@ async def connect() -> AsyncIterator[Open]:
 def start() -> Iterator[Callable[..., Stub]]:
     started: list[Stub] = []
 
-    def begin(behaviour: Behaviour, port: int = 0) -> Stub:
-        started.append(Stub(behaviour, port))
+    def begin(behaviour: Behaviour, port: int = 0, host: str = "127.0.0.1") -> Stub:
+        started.append(Stub(behaviour, port, host))
         return started[-1]
 
     yield begin
@@ -70,8 +71,9 @@ def silent() -> Iterator[int]:
         yield listening.getsockname()[1]
 
 
-async def test_an_answer_comes_as_it_was_sent(connect: Open, iris: Server) -> None:
-    answer = await connect(iris.grpc_port).call(INFER, REQUEST, (), 10.0)
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+async def test_an_answer_comes_as_it_was_sent(connect: Open, iris: Server, host: str) -> None:
+    answer = await connect(f"{host}:{iris.grpc_port}").call(INFER, REQUEST, (), 10.0)
     assert (answer.code, answer.details, answer.trailing) == (StatusCode.OK, "", ())
     assert answer.message is not None
     assert pb.ModelInferResponse.FromString(answer.message).model_name == "m"
@@ -99,6 +101,12 @@ async def test_metadata_goes_and_comes_unchanged(connect: Open, start: Callable[
     got = await connect(stub.address).call(METHOD, b"ab", sent, 10.0)
     assert got == Answer(StatusCode.OK, "", b"ba", (("early", "1"), ("early", "2")), (("late-bin", b"\x00\xff"),))
     assert set(sent) <= set(stub.seen[0])
+
+
+@pytest.mark.skipif(not Path("/proc/sys/net/ipv6").exists(), reason="there is no IPv6 here")
+async def test_an_ipv6_address_is_in_brackets(connect: Open, start: Callable[..., Stub]) -> None:
+    stub = start(lambda *_: b"x", host="[::1]")
+    assert (await connect(f"[::1]:{stub.port}").call(METHOD, b"", (), 10.0)).message == b"x"
 
 
 async def test_an_empty_message_is_an_answer(connect: Open, start: Callable[..., Stub]) -> None:

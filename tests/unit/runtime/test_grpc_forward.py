@@ -203,6 +203,7 @@ ABORTS = {
     "overloaded": (StatusCode.RESOURCE_EXHAUSTED, "refused"),
     "no such service": (StatusCode.UNIMPLEMENTED, "garbled"),
     "no answer of a server of ours": (StatusCode.UNKNOWN, "garbled"),
+    "one of several connections ends": (StatusCode.CANCELLED, "cut off"),
 }
 
 
@@ -350,3 +351,21 @@ def test_an_address_is_told_as_it_was_given(value: str) -> None:
     setting = parse_forwarding({"to": "http://x", "to_grpc": value, "share": 1})
     assert setting is not None
     assert setting.describe() == {"to": "http://x", "to_grpc": value, "share": 1.0, "by": "random"}
+
+
+def test_clients_in_a_hurry_do_not_close_the_way_for_others(start_server: Start, stubs: list[Stub]) -> None:
+    server = start_server("iris", PENSTOCK_REVISION="stable").ready()
+
+    def behave(_: bytes, __: grpc.ServicerContext) -> bytes:
+        stub.released.wait(0.3)
+        return b""
+
+    stub = tell_stub(server, stubs, behave)
+    with Client(server.grpc_port) as client:
+        for _ in range(3):
+            assert client.infer(iris_raw(SETOSA), timeout=0.1).code == StatusCode.DEADLINE_EXCEEDED
+    wait_until(lambda: forwarded(server)["forwarded"] == 3)
+    assert not told(server)["target_grpc"]["failing"]
+    assert ask(server).code() == StatusCode.OK
+    assert forwarded(server) == {"forwarded": 4, "fallback": 0, "timeout": 0}
+    assert requests_by_outcome(server) == NONE

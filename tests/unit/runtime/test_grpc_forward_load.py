@@ -49,10 +49,10 @@ async def test_the_share_is_changed_and_taken_back_under_load_at_once(pair: Proc
         # Those under way are seen and not yet answered.
         assert abs(counts["forwarded"] - share * counts["seen"]) <= 26 + 16
     await asyncio.to_thread(call, stable.admin_port, "DELETE", "/v2/forward")
-    await load.reach(16)
     before = load.answers["canary"]
     await load.reach(500)
-    assert load.answers["canary"] == before
+    # Each client may have had one under way.
+    assert load.answers["canary"] <= before + 16
     await load.stop(running)
     assert load.failures == []
 

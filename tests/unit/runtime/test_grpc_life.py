@@ -25,6 +25,7 @@ from penstock_runtime.server.grpc.listener import GrpcListener
 from penstock_runtime.server.grpc.services import Services
 from penstock_runtime.server.grpc.shadowing import Shadowing
 from penstock_runtime.server.repository.repository import Repository
+from penstock_runtime.server.security.security import Security
 from penstock_runtime.server.settings import add_arguments, read_settings
 from penstock_runtime.server.traffic import Traffic
 from tests.unit.runtime.conftest import Start, StartProcess
@@ -44,7 +45,7 @@ async def test_health_follows_the_model_from_before_it_is_loaded_until_the_end(m
     repository = Repository(settings, Keys(Path("/nothing")), settings.feedback, "none")
     traffic = Traffic(settings.serving, list)
     inferences = Inferences(repository, Forwarding(traffic.forwarder), Shadowing(traffic.shadower))
-    listener = GrpcListener(Services(inferences), settings, 0)
+    listener = GrpcListener(Services(inferences), settings, 0, Security(settings.security))
     listener.start()
     ask = asyncio.to_thread
     with Client(listener.port) as client:

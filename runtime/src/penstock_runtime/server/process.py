@@ -119,9 +119,6 @@ class Process:
     def _listen_grpc(self) -> GrpcListener | None:
         settings = self._settings
         if settings.grpc_port is None:
-            if settings.security.guards_data:
-                event(logger, "gRPC is off: it knows neither tokens nor TLS yet, and would be open to all",
-                      level=logging.WARNING)  # fmt: skip
             return None
         # Its libraries take time and memory, which those who switch it off need not pay.
         from penstock_runtime.server.grpc.forwarding import Forwarding
@@ -133,7 +130,7 @@ class Process:
         inferences = Inferences(
             self._repository, Forwarding(self._traffic.forwarder), Shadowing(self._traffic.shadower)
         )
-        return GrpcListener(Services(inferences), settings, settings.grpc_port)
+        return GrpcListener(Services(inferences), settings, settings.grpc_port, self._security)
 
     def _health_changed(self) -> None:
         if self._grpc is not None:

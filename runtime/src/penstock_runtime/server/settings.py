@@ -107,8 +107,7 @@ class ProcessSettings:
             revision=env.get("PENSTOCK_REVISION") or "none",
             host=args.host,
             http_port=args.http_port,
-            # It has neither tokens nor TLS yet, and must not be the way around them.
-            grpc_port=None if args.grpc_port < 0 or secured.guards_data else args.grpc_port,
+            grpc_port=None if args.grpc_port < 0 else args.grpc_port,
             admin_port=args.admin_port,
             metrics_port=args.metrics_port,
             config_dir=args.config_dir,

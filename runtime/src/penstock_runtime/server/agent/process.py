@@ -107,7 +107,7 @@ class AgentProcess:
         limits = settings.serving
         self._grpc_upstream = GrpcUpstream(settings.upstream_grpc, limits, self._readiness)
         services = AgentServices(self._agent, self._grpc_upstream, self._readiness, limits)
-        self._grpc = GrpcListener(services, settings, settings.grpc_port)
+        self._grpc = GrpcListener(services, settings, settings.grpc_port, self._security)
 
     def _health_changed(self) -> None:
         if self._grpc is not None:

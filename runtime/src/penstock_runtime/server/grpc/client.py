@@ -21,8 +21,8 @@ MAX_CALLS = 256
 CONNECT_SECONDS = 2.0
 # Seconds after which one that failed is tried again, at most.
 LONGEST_PAUSE = 10.0
-# A connection that failed is tried again after a second, later after two. A peer that has vanished is found by
-# pings, of which servers by default forbid more than two within one call.
+# A connection that failed is tried again after a second, later after two, and names are then resolved anew. A peer that
+# has vanished is found by pings, of which servers by default forbid more than two within one call.
 _OPTIONS = (
     ("grpc.enable_http_proxy", 0),
     ("grpc.service_config_disable_resolution", 1),
@@ -32,6 +32,7 @@ _OPTIONS = (
     ("grpc.initial_reconnect_backoff_ms", 1_000),
     ("grpc.min_reconnect_backoff_ms", 1_000),
     ("grpc.max_reconnect_backoff_ms", 2_000),
+    ("grpc.dns_min_time_between_resolutions_ms", 5_000),
     ("grpc.keepalive_time_ms", 20_000),
     ("grpc.keepalive_timeout_ms", 10_000),
 )

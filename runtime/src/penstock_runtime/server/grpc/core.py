@@ -16,6 +16,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from typing import Any
 
+import grpc
 from grpc._cython import cygrpc as core  # type: ignore[attr-defined]
 
 from penstock_runtime.log import event, origin
@@ -24,6 +25,8 @@ from penstock_runtime.server.grpc.codes import OK, Status
 logger = logging.getLogger(__name__)
 
 Metadata = Sequence[tuple[str, str | bytes]]
+# A certificate with its chain, and its private key, in PEM.
+Pair = tuple[bytes, bytes]
 
 # How often calls are looked at whose message does not come, seconds.
 _SWEEP_SECONDS = 1.0
@@ -145,6 +148,26 @@ class Call:
                 self.tell(self._task.cancel)
 
 
+def _credentials(pair: Callable[[], Pair]) -> Any:
+    """Return what the core shows the newest pair by; a handshake that is under way goes on with its own."""
+    shown = pair()
+
+    def newest() -> grpc.ServerCertificateConfiguration | None:
+        nonlocal shown
+        found = pair()
+        if found == shown:
+            return None
+        shown = found
+        return _configuration(found)
+
+    return core.server_credentials_ssl_dynamic_cert_config(_configuration(shown), newest, False)
+
+
+def _configuration(pair: Pair) -> grpc.ServerCertificateConfiguration:
+    certificate, key = pair
+    return grpc.ssl_server_certificate_configuration([(key, certificate)])
+
+
 def _nothing(_: object) -> None:
     """Nobody waits for it."""
 
@@ -152,12 +175,18 @@ def _nothing(_: object) -> None:
 class Server:
     """One port. `take` is called with each call, in the server's thread, and must not wait for anything."""
 
-    def __init__(self, address: str, options: Sequence[tuple[str, int]]) -> None:
-        """Bind; `port` is 0 if that cannot be done. Nothing is answered before `start`."""
+    def __init__(
+        self, address: str, options: Sequence[tuple[str, int]], pair: Callable[[], Pair] | None = None
+    ) -> None:
+        """Bind; `port` is 0 if that cannot be done. Nothing is answered before `start`.
+
+        `pair`: what TLS is spoken with, asked for with each handshake, in threads of the core's; None: no TLS.
+        """
         self._queue = core.CompletionQueue()
         self._server = core.Server(options, False)
         self._server.register_completion_queue(self._queue)
-        self.port: int = self._server.add_http2_port(address.encode())
+        secured = () if pair is None else (_credentials(pair),)
+        self.port: int = self._server.add_http2_port(address.encode(), *secured)
         self._thread: threading.Thread | None = None
         self._stopping = False
         self.ended = threading.Event()

@@ -55,17 +55,18 @@ class Forwarding:
             # It numbers what lies in one revision, and the target has its own.
             payload = _without_version(payload)
         start = time.perf_counter()
-        ours = max(0.0, self._forwarder.timeout - (start - call.began)) + GRACE
-        # The target learns the client's deadline if that is nearer, and who fails to keep it is told by the client.
-        seconds = min(ours, call.remaining)
+        seconds = max(0.0, self._forwarder.timeout - (start - call.began)) + GRACE
+        deadline = call.remaining
         try:
-            answer = await route.grpc.infer(payload, [(_MARK, "1"), *passing(call.metadata)], seconds)
+            # The target learns the client's deadline if that is nearer.
+            answer = await route.grpc.infer(payload, [(_MARK, "1"), *passing(call.metadata)], seconds, deadline)
         except NoAnswer as failure:
             route.note_fallback(metrics, failure.reason)
             return None
         except TimeoutError:
-            route.note(metrics, "timeout" if seconds == ours else "forwarded")
-            raise TimedOut(f"no answer within {min(self._forwarder.timeout, seconds):g} s") from None
+            # Who fails to keep the client's deadline counts that itself.
+            route.note(metrics, "forwarded" if deadline < seconds else "timeout")
+            raise TimedOut(f"no answer within {min(self._forwarder.timeout, deadline):g} s") from None
         except asyncio.CancelledError:
             if call.gone:
                 # The target learns it from its call, and counts it.

@@ -8,8 +8,10 @@ from collections.abc import Callable
 from typing import Protocol
 
 from penstock_runtime.server.grpc.core import Call, Server
+from penstock_runtime.server.grpc.guard import guard
 from penstock_runtime.server.grpc.health import Health
 from penstock_runtime.server.http import BODY_SECONDS
+from penstock_runtime.server.security.security import Security
 from penstock_runtime.server.settings import ProcessSettings
 from penstock_runtime.server.sockets import ListenError, bind
 
@@ -54,8 +56,11 @@ class Answering(Protocol):
 class GrpcListener:
     """One port with the gRPC services."""
 
-    def __init__(self, services: Answering, settings: ProcessSettings, port: int) -> None:
-        """Bind at once, so that a taken port is known before a model is loaded; raises ListenError."""
+    def __init__(self, services: Answering, settings: ProcessSettings, port: int, security: Security) -> None:
+        """Bind at once, so that a taken port is known before a model is loaded; raises ListenError.
+
+        `security` tells whom `services` answer.
+        """
         host, shared = settings.host, settings.worker is not None
         # The core does not say why it cannot listen.
         bind(host, port, shared=shared).close()
@@ -67,16 +72,18 @@ class GrpcListener:
             *_ageing(settings.drain_seconds),
             ("grpc.max_receive_message_length", settings.serving.max_body_bytes),
         )
-        self._server = Server(f"{address}:{port}", options)
+        identity = security.grpc_identity
+        self._server = Server(f"{address}:{port}", options, None if identity is None else lambda: identity.pair)
         self.port = self._server.port
         if not self.port:
             raise ListenError(f"cannot listen on {address} port {port} for gRPC")
         self._services = services
         self._inferences = services.inferences
+        self._take = guard(services.take, security.tokens)
 
     def start(self) -> None:
         """Accept connections; what cannot be answered at once goes to the event loop that runs now."""
-        self._server.start(self._services.take, self._sweep, asyncio.get_running_loop())
+        self._server.start(self._take, self._sweep, asyncio.get_running_loop())
 
     @property
     def in_flight(self) -> int:

@@ -20,9 +20,12 @@ INFER = "/inference.GRPCInferenceService/ModelInfer"
 # What a target says that has not done anything; and what the core says of bytes that make no answer, but a target, too,
 # whose answers then have metadata.
 _REFUSED = frozenset((StatusCode.UNAVAILABLE, StatusCode.RESOURCE_EXHAUSTED))
-_GARBLED = frozenset((StatusCode.INTERNAL, StatusCode.UNKNOWN, StatusCode.CANCELLED, StatusCode.DATA_LOSS))
-# Failures of the address, after which it is left alone.
-_FAILURES = frozenset(("unreachable", "dropped", "garbled"))
+_GARBLED = frozenset((StatusCode.INTERNAL, StatusCode.UNKNOWN, StatusCode.DATA_LOSS))
+TIMEOUT = "no answer in time"
+# Failures of the address, after which it is left alone; and what tells nothing of it, such as one connection's end
+# where another one stands.
+_FAILURES = frozenset(("unreachable", "dropped", "garbled", TIMEOUT))
+_INCONCLUSIVE = frozenset(("busy", "cut off", TIMEOUT))
 
 
 class GrpcTarget:
@@ -44,34 +47,32 @@ class GrpcTarget:
             "calls": self._client.calls,
         }
 
-    async def infer(self, message: bytes, metadata: Metadata, seconds: float) -> Answer:
+    async def infer(self, message: bytes, metadata: Metadata, seconds: float, deadline: float) -> Answer:
         """Send a ModelInferRequest and return the target's answer, whatever it is.
 
         Raises NoAnswer, as Target does, or where the target refused to do anything ("refused"); and TimeoutError
-        `seconds` after the start.
+        `seconds` after the start, or `deadline` seconds, which are the client's: it may be content with too little.
         """
         begun = self._loop.time()
         if not self._breaker.admits(begun):
             raise NoAnswer("unreachable")
         connected = self._client.connected
         try:
-            answer = await self._client.call(INFER, message, metadata, seconds)
+            answer = await self._client.call(INFER, message, metadata, min(seconds, deadline))
         except BaseException:
             self._breaker.leave()
             raise
         finally:
             self._close_if_idle()
-        now = self._loop.time()
-        if answer.code is StatusCode.DEADLINE_EXCEEDED and not answer.initial and now - begun >= seconds:
-            self._failed("no answer in time", begun)
-            raise TimeoutError
         reason = _reason(answer, self._client.connected)
-        if reason in _FAILURES:
+        if reason in _FAILURES and not (reason == TIMEOUT and deadline < seconds):
             self._failed(reason, begun if connected else None)
-        elif reason == "busy":
+        elif reason in _INCONCLUSIVE:
             self._breaker.leave()
-        elif self._breaker.succeed(now):
+        elif self._breaker.succeed(self._loop.time()):
             event(logger, "the target answers again", target=self.address.endpoint)
+        if reason == TIMEOUT:
+            raise TimeoutError
         if reason is not None:
             raise NoAnswer(reason)
         return answer
@@ -90,7 +91,7 @@ class GrpcTarget:
             self._client.close()
 
     def _failed(self, reason: str, begun: float | None) -> None:
-        if self._breaker.fail(self._loop.time(), begun):
+        if self._breaker.fail(self._loop.time(), begun) and not self._closed:
             event(logger, "the target gives no answer; its requests are answered here", level=logging.WARNING,
                   target=self.address.endpoint, reason=reason)  # fmt: skip
 
@@ -98,8 +99,13 @@ class GrpcTarget:
 def _reason(answer: Answer, connected: bool) -> str | None:
     """Return why `answer` is none of the target's, None if it is one. `connected`: the connection still stands."""
     code = answer.code
+    # Where the target itself tells that its time is over, metadata comes with it.
+    if code is StatusCode.DEADLINE_EXCEEDED and not answer.initial:
+        return TIMEOUT
     if not answer.sent:
         return "busy" if code is StatusCode.RESOURCE_EXHAUSTED else "unreachable"
+    if code is StatusCode.CANCELLED and not answer.initial:
+        return "cut off" if connected else "dropped"
     if code in _REFUSED:
         dropped = code is StatusCode.UNAVAILABLE and not answer.initial and not connected
         return "dropped" if dropped else "refused"
