@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, Self, TypeVar, cast
 
+from penstock_runtime.engine.compute import CPU, NAMES, ON_CPU, Compute
 from penstock_runtime.engine.locate import VersionPolicy
 from penstock_runtime.server.observing import options as observing
 from penstock_runtime.server.security import options as security
@@ -34,7 +35,7 @@ class Serving:
 
     `max_batch_rows`: most rows that requests waiting for the model are run with together; 1 = each alone.
     `custom_domains`: those of operators beyond ONNX Runtime's own that a model may have.
-    `cpu_share`: of the CPUs that the server may use, what this process may.
+    `compute`: what models are computed on. `cpu_share`: of the CPUs that the server may use, what this process may.
     """
 
     threads: int | None = None
@@ -43,6 +44,7 @@ class Serving:
     timeout: float = 60.0
     max_batch_rows: int = 32
     custom_domains: frozenset[str] = frozenset()
+    compute: Compute = ON_CPU
     cpu_share: float = 1.0
 
     def divided(self, workers: int) -> Serving:
@@ -153,6 +155,12 @@ def add_arguments(parser: ArgumentParser) -> None:
     add_process_arguments(parser)
     observing.add_arguments(parser)
     add_domains_argument(parser)
+    parser.add_argument("--providers", metavar="NAME,...",
+                        help="what to compute on: cpu, cuda, or cuda,cpu to make do with the CPU where there is no GPU "
+                             "(default: $PENSTOCK_PROVIDERS, else cpu)")  # fmt: skip
+    parser.add_argument("--gpu-memory", metavar="SIZE",
+                        help="most of a GPU's memory that a model may take, such as 8Gi "
+                             "(default: $PENSTOCK_GPU_MEMORY)")  # fmt: skip
 
 
 def add_process_arguments(parser: ArgumentParser) -> None:
@@ -213,7 +221,18 @@ def read_settings(args: Namespace, env: Mapping[str, str]) -> Settings:
         model_control=args.model_control == "explicit",
         observing=observed,
     )
-    return replace(settings, serving=replace(settings.serving, custom_domains=read_domains(args, env)))
+    serving = replace(settings.serving, custom_domains=read_domains(args, env), compute=read_compute(args, env))
+    return replace(settings, serving=serving)
+
+
+def read_compute(args: Namespace, env: Mapping[str, str]) -> Compute:
+    """Return what to compute on; raises SettingsError."""
+    names = tuple((args.providers or env.get("PENSTOCK_PROVIDERS") or CPU).replace(",", " ").split())
+    if not names or any(name not in NAMES for name in names) or len(set(names)) < len(names):
+        raise SettingsError(f"providers: '{' '.join(names)}' is not one or several of {', '.join(NAMES)}")
+    with Named("gpu-memory"):
+        memory = args.gpu_memory or env.get("PENSTOCK_GPU_MEMORY")
+        return Compute(names, _at_least(1, parse_size(memory)) if memory else None)
 
 
 def default_name(path: Path) -> str:
