@@ -18,7 +18,7 @@ from penstock_runtime.server.draining import drain
 from penstock_runtime.server.feedback.keys import Keys
 from penstock_runtime.server.listener import Listener
 from penstock_runtime.server.metrics_app import MetricsApp
-from penstock_runtime.server.observing.observer import Observing
+from penstock_runtime.server.observing.observer import Observer, Observing
 from penstock_runtime.server.page import app as page
 from penstock_runtime.server.page.app import PageApp
 from penstock_runtime.server.ports import open_ports
@@ -50,18 +50,15 @@ class Process:
         self._security = security = Security(settings.security)
         self._observing = Observing(settings.observing, settings.revision)
         self._traffic = traffic = Traffic(settings.serving, self._outputs)
+        traffic.told["logging"] = self._observing.told
         self._listeners: list[Listener] = []
         self._grpc: GrpcListener | None = None
         limit = settings.serving.max_body_bytes
-        data = self._observing.observe(
-            security.guard_data(
-                DataApp(self._repository, limit, traffic.forwarder, traffic.shadower, security.tokens is not None)
-            )
+        data = security.guard_data(
+            DataApp(self._repository, limit, traffic.forwarder, traffic.shadower, security.tokens is not None)
         )
-        # What is observed goes by ASGI.
-        direct = None
-        if not self._observing.active:
-            direct = Direct(self._repository, limit, traffic.forwarder, traffic.shadower, security.allows)
+        data = Observer(data, self._observing)
+        direct = Direct(self._repository, limit, traffic.forwarder, traffic.shadower, security.allows, self._observing)
         admin = AdminApp(
             self._repository, settings.model_control, traffic.told, tokens=security.admin_tokens is not None
         )

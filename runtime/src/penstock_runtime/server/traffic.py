@@ -32,7 +32,7 @@ class Traffic:
         }
 
     def look(self, config: ConfigDir) -> None:
-        """Take notice of the mounted files forward.json and shadow.json."""
+        """Take notice of the mounted files: of each setting the one by its name, such as forward.json."""
         for name, told in self.told.items():
             told.look(config.document(f"{name}.json"))
 

@@ -214,6 +214,11 @@ SCHEMAS: dict[str, Part] = {
                  optional=("to", "fraction", "tolerance", "tolerances", "generation")),
         "dependentRequired": {"to": ["fraction"], "fraction": ["to"], "tolerance": ["to"], "tolerances": ["to"]},
     },
+    "LoggingRequest": {
+        "description": "The share of inference requests to log from now on; without it: what the command line says.",
+        **record({"access_log": _ref("Share"), "generation": _ref("Generation")},
+                 optional=("access_log", "generation")),
+    },
     "Target": record(dict.fromkeys(("addresses", "failing", "connections", "idle"), _COUNT)),
     "GrpcTarget": record({"connected": _FLAG, "failing": _FLAG, "calls": _COUNT}),
     "ForwardState": _told(
@@ -229,6 +234,7 @@ SCHEMAS: dict[str, Part] = {
         {"counts": record(dict.fromkeys(("seen", *SHADOW_RESULTS, "dropped"), _COUNT)),
          "disagreements": _COUNTS, "error_reasons": _COUNTS, "waiting": _COUNT, "target": _ref("Target")},
     ),
+    "LoggingState": _told("logging", {"access_log": _ref("Share")}, {"access_log": _ref("Share")}),
     "State": {
         "description": "What the page reads; it may change with any version.",
         **record({
