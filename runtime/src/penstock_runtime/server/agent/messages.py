@@ -39,11 +39,13 @@ _TYPES = {
 _UNKNOWN = _Type("unknown", "")
 
 
-def model_of(inference: Inference, payload: bytes) -> str:
-    """Return the model that the request's message names; raises DecodeError if it is no message."""
+def meant_by(inference: Inference, payload: bytes) -> tuple[str, bool]:
+    """Return the model that a request names, and whether it names a version; raises DecodeError if it is no message."""
     if inference.protocol == "oip":
-        return str(pb.InferRequest.FromString(payload).model_name)
-    return str(pb.TensorFlowRequest.FromString(payload).model_spec.name)
+        asked = pb.InferRequest.FromString(payload)
+        return asked.model_name, bool(asked.model_version)
+    spec = pb.TensorFlowRequest.FromString(payload).model_spec
+    return spec.name, spec.WhichOneof("version_choice") is not None
 
 
 class InferAnswer:
