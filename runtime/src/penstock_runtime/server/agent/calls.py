@@ -15,6 +15,7 @@ from penstock_runtime.protocol.grpc import inference_pb2 as pb
 from penstock_runtime.server.agent.agent import Agent
 from penstock_runtime.server.agent.messages import meant_by
 from penstock_runtime.server.agent.paths import Inference
+from penstock_runtime.server.agent.shadow_calls import CallCopy, copy_call
 from penstock_runtime.server.agent.upstream import Readiness
 from penstock_runtime.server.counting import Counted
 from penstock_runtime.server.forward.message import MIN_RESPONSE, SHADOW
@@ -29,6 +30,7 @@ from penstock_runtime.server.grpc.metadata import passing
 from penstock_runtime.server.grpc.side import MAX_SIDE_CALLS, NO_MESSAGE, Method, SideCalls, answering, first_bytes
 from penstock_runtime.server.measured import Measured
 from penstock_runtime.server.settings import Serving
+from penstock_runtime.server.traffic import Traffic
 
 _OIP = "inference.GRPCInferenceService"
 _PASSED = tuple(f"/{service}/".encode() for service in (
@@ -98,9 +100,9 @@ class Inferences:
     """All calls that are under way to infer, with whatever model."""
 
     def __init__(
-        self, agent: Agent, upstream: GrpcUpstream, readiness: Readiness, forwarding: Forwarding, limits: Serving
+        self, agent: Agent, upstream: GrpcUpstream, readiness: Readiness, traffic: Traffic, limits: Serving
     ) -> None:
-        """Pass them on to `upstream`, but for what `forwarding` chooses, and count those for the agent's model."""
+        """Pass them on to `upstream`, but for what `traffic` leads elsewhere, and count those for the agent's model."""
         # Those that the upstream answers, or it is not known yet, and those that another server does.
         self.under_way: set[Call] = set()
         self.handed_on: set[Call] = set()
@@ -109,7 +111,8 @@ class Inferences:
         self._agent = agent
         self._upstream = upstream
         self._readiness = readiness
-        self._forwarding = forwarding
+        self._forwarding = Forwarding(traffic.forwarder)
+        self._shadower = traffic.shadower
         self._most = max(1, limits.max_queue)
         self._revision = ("penstock-revision", agent.revision_header[1])
 
@@ -149,6 +152,7 @@ class Inferences:
         # Unless it is for another model, or answered and counted by another server.
         counts = True
         end: _End | None = None
+        copy: CallCopy | None = None
         try:
             if payload is None:
                 raise NO_MESSAGE
@@ -162,6 +166,8 @@ class Inferences:
                 begun = time.perf_counter()
                 answer = await self._upstream.ask(call, payload)
                 end = _end(answer, self._measure(inference, request, answer, begun) if counts else ())
+                if self._shadower.active and counts and not versioned and inference.protocol == "oip":
+                    copy = self._copy(call, request, payload, answer)
         except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - the protocol wants an answer whatever happens
             failure = request.fail(error, gone=call.gone)
             if failure is not None:
@@ -178,6 +184,13 @@ class Inferences:
             request.end()
         if end is not None:
             call.finish(*end)
+        if copy is not None:
+            self._shadower.offer(copy)
+
+    def _copy(self, call: Call, request: Counted[Measured], payload: bytes, answer: Answer) -> CallCopy | None:
+        if answer.message is None or request.shadow:
+            return None
+        return copy_call(self._agent.model.metrics, call, payload, answer.message)
 
     async def _relay(self, route: Route, call: Call, payload: bytes) -> _End | None:
         """Return what the other server makes of it; None if it is to be answered here."""
@@ -223,10 +236,10 @@ class AgentServices:
     """Takes every call: inference, what else passes, and what an agent answers itself."""
 
     def __init__(
-        self, agent: Agent, upstream: GrpcUpstream, readiness: Readiness, forwarding: Forwarding, limits: Serving
+        self, agent: Agent, upstream: GrpcUpstream, readiness: Readiness, traffic: Traffic, limits: Serving
     ) -> None:
         """Put them together."""
-        self.inferences = Inferences(agent, upstream, readiness, forwarding, limits)
+        self.inferences = Inferences(agent, upstream, readiness, traffic, limits)
         self.health = Health(self._serves)
         self._agent = agent
         self._upstream = upstream

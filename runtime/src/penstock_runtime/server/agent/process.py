@@ -102,13 +102,11 @@ class AgentProcess:
             return
         # Its libraries take time and memory, which those who have no gRPC need not pay.
         from penstock_runtime.server.agent.calls import AgentServices, GrpcUpstream
-        from penstock_runtime.server.grpc.forwarding import Forwarding
         from penstock_runtime.server.grpc.listener import GrpcListener
 
         limits = settings.serving
         self._grpc_upstream = GrpcUpstream(settings.upstream_grpc, limits, self._readiness)
-        forwarding = Forwarding(self._traffic.forwarder)
-        services = AgentServices(self._agent, self._grpc_upstream, self._readiness, forwarding, limits)
+        services = AgentServices(self._agent, self._grpc_upstream, self._readiness, self._traffic, limits)
         self._grpc = GrpcListener(services, settings, settings.grpc_port, self._security)
 
     def _health_changed(self) -> None:
