@@ -20,8 +20,10 @@ from penstock_runtime.server.agent.calls import AgentServices, GrpcUpstream
 from penstock_runtime.server.agent.settings import add_arguments, read_settings
 from penstock_runtime.server.agent.upstream import Readiness
 from penstock_runtime.server.feedback.keys import Keys
+from penstock_runtime.server.forward.setting import Address
 from penstock_runtime.server.grpc.listener import GrpcListener
 from penstock_runtime.server.security.security import Security
+from penstock_runtime.server.traffic import Traffic
 from tests.unit.runtime.conftest import Start, StartAgent
 from tests.unit.runtime.forwarding import NONE, url
 from tests.unit.runtime.grpc_client import INFER, SERVICE, Client, Kind, iris_raw, iris_typed, slow_request
@@ -384,8 +386,8 @@ async def test_a_call_whose_message_does_not_come_is_broken_off(tmp_path: Path) 
     settings = read_settings(parser.parse_args(arguments), {})
     readiness = Readiness(settings.upstream, "m", None)
     agent = Agent(settings, Keys(tmp_path), settings.feedback, "none")
-    upstream = GrpcUpstream("127.0.0.1:1", settings.serving, readiness)
-    services = AgentServices(agent, upstream, readiness, settings.serving)
+    upstream = GrpcUpstream(Address("127.0.0.1", 1), settings.serving, readiness)
+    services = AgentServices(agent, upstream, readiness, Traffic(settings.serving, list), settings.serving)
     listener = GrpcListener(services, settings, 0, Security(settings.security))
     listener.start()
     silence = threading.Event()

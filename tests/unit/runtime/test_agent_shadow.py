@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from penstock_runtime.protocol.grpc import inference_pb2 as pb
 from penstock_runtime.server.agent.paths import Inference
 from penstock_runtime.server.agent.shadow import Copy
 from penstock_runtime.server.forward.http_client import Response
@@ -17,6 +18,8 @@ from penstock_runtime.server.metrics import Metrics
 from penstock_runtime.server.shadow.setting import Shadowing
 from tests.unit.runtime.conftest import Start, StartAgent, StartTf
 from tests.unit.runtime.forwarding import NONE, start_target, tell, url
+from tests.unit.runtime.grpc_client import INFER, Client, iris_raw, iris_typed
+from tests.unit.runtime.grpc_stub import Stub
 from tests.unit.runtime.model_files import write_scaled
 from tests.unit.runtime.process import SETOSA, VIRGINICA, AgentProcess, Server, call, iris_request, tensor
 from tests.unit.runtime.scrape import requests_by_outcome, sample
@@ -191,3 +194,57 @@ def test_values_of_tensorflow_serving_agree_within_the_tolerance_or_exactly(
     answered, copied = (Response(200, [], text.encode()) for text in (ours, theirs))
     copy = Copy(Metrics("m", "r1"), Inference("tfserving", "predict", versioned=False), b"/", [], b"", answered)
     assert copy.differing(copied, Shadowing(Address("x", 80), 1.0)) == differ
+
+
+def ask(agent: Server, *requests: pb.ModelInferRequest, **metadata: str) -> None:
+    """Make calls over gRPC that are answered."""
+    with Client(agent.grpc_port) as client:
+        for request in requests:
+            payload = request.SerializeToString()
+            client.channel.unary_unary(INFER)(payload, metadata=tuple(metadata.items()), timeout=60)
+
+
+def test_calls_are_copied_over_http_and_compared_like_requests(
+    iris: Server, start_server: Start, start_agent: StartAgent
+) -> None:
+    other = start_server("iris").ready()
+    agent = start_agent(url(iris), "--upstream-grpc", f"127.0.0.1:{iris.grpc_port}").ready()
+    shadow(agent, to=url(other), fraction=1)
+    ask(agent, iris_raw(SETOSA, VIRGINICA), iris_typed(SETOSA), iris_raw(SETOSA, outputs=["label"]))
+    ask(agent, iris_raw(*[SETOSA] * 20_000))
+    wait_until(lambda: pairs(agent) == {"agree": 4, "disagree": 0, "error": 0})
+    ask(agent, iris_raw(SETOSA, model_version="1"))
+    ask(agent, iris_raw(SETOSA), **{"penstock-shadow": "1"})
+    assert state(agent)["counts"] == {"seen": 4, "agree": 4, "disagree": 0, "error": 0, "dropped": 0}
+    assert requests_by_outcome(agent) == {**NONE, "ok": 5}
+    assert requests_by_outcome(other) == NONE
+    assert sample(other, "penstock_shadow_requests_total", outcome="ok") == 4
+
+
+def test_calls_that_are_answered_otherwise_disagree(
+    iris: Server, start_agent: StartAgent, targets: list[Target]
+) -> None:
+    agent = start_agent(url(iris), "--upstream-grpc", f"127.0.0.1:{iris.grpc_port}").ready()
+    body = json.dumps({"outputs": [tensor("label", "INT64", [1], [2])]}).encode()
+    target = start_target(targets, answering(response(200, body)))
+    shadow(agent, to=target.url, fraction=1)
+    ask(agent, iris_raw(SETOSA), **{"x-user": "u", "content-length": "7", "accept-encoding": "gzip"})
+    wait_until(lambda: state(agent)["disagreements"] == {"label": 1, "probabilities": 1})
+    head = target.requests[0].partition(b"\r\n\r\n")[0].split(b"\r\n")
+    assert head[0] == b"POST /v2/models/m/infer HTTP/1.1"
+    assert {b"x-user: u", b"penstock-shadow: 1"} <= set(head)
+    assert sum(line.startswith(b"content-length:") for line in head) == 1
+    assert not any(line.startswith(b"accept-encoding:") for line in head)
+
+
+def test_an_answer_over_grpc_that_is_none_is_an_error(
+    iris: Server, start_agent: StartAgent, targets: list[Target]
+) -> None:
+    stub = Stub(lambda *_: b"\xff")
+    try:
+        agent = start_agent(url(iris), "--upstream-grpc", stub.address).ready()
+        shadow(agent, to=start_target(targets, answering(response(200, b"{}"))).url, fraction=1)
+        ask(agent, iris_raw(SETOSA))
+        wait_until(lambda: state(agent)["error_reasons"] == {"unreadable": 1})
+    finally:
+        stub.close()

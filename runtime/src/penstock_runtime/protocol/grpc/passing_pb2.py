@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n,penstock_runtime/protocol/grpc/passing.proto\x12\x10penstock.passing\"\"\n\x0cInferRequest\x12\x12\n\nmodel_name\x18\x01 \x01(\t\"\x19\n\tModelSpec\x12\x0c\n\x04name\x18\x01 \x01(\t\"D\n\x11TensorFlowRequest\x12/\n\nmodel_spec\x18\x01 \x01(\x0b\x32\x1b.penstock.passing.ModelSpec\"\x9c\x01\n\x0fPredictResponse\x12?\n\x07outputs\x18\x01 \x03(\x0b\x32..penstock.passing.PredictResponse.OutputsEntry\x1aH\n\x0cOutputsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\'\n\x05value\x18\x02 \x01(\x0b\x32\x18.penstock.passing.Tensor:\x02\x38\x01\"\xa9\x02\n\x06Tensor\x12\r\n\x05\x64type\x18\x01 \x01(\x05\x12-\n\x0ctensor_shape\x18\x02 \x01(\x0b\x32\x17.penstock.passing.Shape\x12\x16\n\x0etensor_content\x18\x04 \x01(\x0c\x12\x15\n\tfloat_val\x18\x05 \x03(\x02\x42\x02\x10\x01\x12\x16\n\ndouble_val\x18\x06 \x03(\x01\x42\x02\x10\x01\x12\x13\n\x07int_val\x18\x07 \x03(\x05\x42\x02\x10\x01\x12\x12\n\nstring_val\x18\x08 \x03(\x0c\x12\x15\n\tint64_val\x18\n \x03(\x03\x42\x02\x10\x01\x12\x14\n\x08\x62ool_val\x18\x0b \x03(\x08\x42\x02\x10\x01\x12\x14\n\x08half_val\x18\r \x03(\x05\x42\x02\x10\x01\x12\x16\n\nuint32_val\x18\x10 \x03(\rB\x02\x10\x01\x12\x16\n\nuint64_val\x18\x11 \x03(\x04\x42\x02\x10\x01\"\\\n\x05Shape\x12(\n\x03\x64im\x18\x02 \x03(\x0b\x32\x1b.penstock.passing.Shape.Dim\x12\x14\n\x0cunknown_rank\x18\x03 \x01(\x08\x1a\x13\n\x03\x44im\x12\x0c\n\x04size\x18\x01 \x01(\x03\"P\n\x16\x43lassificationResponse\x12\x36\n\x06result\x18\x01 \x01(\x0b\x32&.penstock.passing.ClassificationResult\"R\n\x14\x43lassificationResult\x12:\n\x0f\x63lassifications\x18\x01 \x03(\x0b\x32!.penstock.passing.Classifications\";\n\x0f\x43lassifications\x12(\n\x07\x63lasses\x18\x01 \x03(\x0b\x32\x17.penstock.passing.Class\"%\n\x05\x43lass\x12\r\n\x05label\x18\x01 \x01(\t\x12\r\n\x05score\x18\x02 \x01(\x02\"H\n\x12RegressionResponse\x12\x32\n\x06result\x18\x01 \x01(\x0b\x32\".penstock.passing.RegressionResult\"E\n\x10RegressionResult\x12\x31\n\x0bregressions\x18\x01 \x03(\x0b\x32\x1c.penstock.passing.Regression\"\x1b\n\nRegression\x12\r\n\x05value\x18\x01 \x01(\x02\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n,penstock_runtime/protocol/grpc/passing.proto\x12\x10penstock.passing\"9\n\x0cInferRequest\x12\x12\n\nmodel_name\x18\x01 \x01(\t\x12\x15\n\rmodel_version\x18\x02 \x01(\t\"r\n\tModelSpec\x12\x0c\n\x04name\x18\x01 \x01(\t\x12,\n\x07version\x18\x02 \x01(\x0b\x32\x19.penstock.passing.VersionH\x00\x12\x17\n\rversion_label\x18\x04 \x01(\tH\x00\x42\x10\n\x0eversion_choice\"\x18\n\x07Version\x12\r\n\x05value\x18\x01 \x01(\x03\"D\n\x11TensorFlowRequest\x12/\n\nmodel_spec\x18\x01 \x01(\x0b\x32\x1b.penstock.passing.ModelSpec\"\x9c\x01\n\x0fPredictResponse\x12?\n\x07outputs\x18\x01 \x03(\x0b\x32..penstock.passing.PredictResponse.OutputsEntry\x1aH\n\x0cOutputsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\'\n\x05value\x18\x02 \x01(\x0b\x32\x18.penstock.passing.Tensor:\x02\x38\x01\"\xa9\x02\n\x06Tensor\x12\r\n\x05\x64type\x18\x01 \x01(\x05\x12-\n\x0ctensor_shape\x18\x02 \x01(\x0b\x32\x17.penstock.passing.Shape\x12\x16\n\x0etensor_content\x18\x04 \x01(\x0c\x12\x15\n\tfloat_val\x18\x05 \x03(\x02\x42\x02\x10\x01\x12\x16\n\ndouble_val\x18\x06 \x03(\x01\x42\x02\x10\x01\x12\x13\n\x07int_val\x18\x07 \x03(\x05\x42\x02\x10\x01\x12\x12\n\nstring_val\x18\x08 \x03(\x0c\x12\x15\n\tint64_val\x18\n \x03(\x03\x42\x02\x10\x01\x12\x14\n\x08\x62ool_val\x18\x0b \x03(\x08\x42\x02\x10\x01\x12\x14\n\x08half_val\x18\r \x03(\x05\x42\x02\x10\x01\x12\x16\n\nuint32_val\x18\x10 \x03(\rB\x02\x10\x01\x12\x16\n\nuint64_val\x18\x11 \x03(\x04\x42\x02\x10\x01\"\\\n\x05Shape\x12(\n\x03\x64im\x18\x02 \x03(\x0b\x32\x1b.penstock.passing.Shape.Dim\x12\x14\n\x0cunknown_rank\x18\x03 \x01(\x08\x1a\x13\n\x03\x44im\x12\x0c\n\x04size\x18\x01 \x01(\x03\"P\n\x16\x43lassificationResponse\x12\x36\n\x06result\x18\x01 \x01(\x0b\x32&.penstock.passing.ClassificationResult\"R\n\x14\x43lassificationResult\x12:\n\x0f\x63lassifications\x18\x01 \x03(\x0b\x32!.penstock.passing.Classifications\";\n\x0f\x43lassifications\x12(\n\x07\x63lasses\x18\x01 \x03(\x0b\x32\x17.penstock.passing.Class\"%\n\x05\x43lass\x12\r\n\x05label\x18\x01 \x01(\t\x12\r\n\x05score\x18\x02 \x01(\x02\"H\n\x12RegressionResponse\x12\x32\n\x06result\x18\x01 \x01(\x0b\x32\".penstock.passing.RegressionResult\"E\n\x10RegressionResult\x12\x31\n\x0bregressions\x18\x01 \x03(\x0b\x32\x1c.penstock.passing.Regression\"\x1b\n\nRegression\x12\r\n\x05value\x18\x01 \x01(\x02\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -50,33 +50,35 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_TENSOR'].fields_by_name['uint64_val']._loaded_options = None
   _globals['_TENSOR'].fields_by_name['uint64_val']._serialized_options = b'\020\001'
   _globals['_INFERREQUEST']._serialized_start=66
-  _globals['_INFERREQUEST']._serialized_end=100
-  _globals['_MODELSPEC']._serialized_start=102
-  _globals['_MODELSPEC']._serialized_end=127
-  _globals['_TENSORFLOWREQUEST']._serialized_start=129
-  _globals['_TENSORFLOWREQUEST']._serialized_end=197
-  _globals['_PREDICTRESPONSE']._serialized_start=200
-  _globals['_PREDICTRESPONSE']._serialized_end=356
-  _globals['_PREDICTRESPONSE_OUTPUTSENTRY']._serialized_start=284
-  _globals['_PREDICTRESPONSE_OUTPUTSENTRY']._serialized_end=356
-  _globals['_TENSOR']._serialized_start=359
-  _globals['_TENSOR']._serialized_end=656
-  _globals['_SHAPE']._serialized_start=658
-  _globals['_SHAPE']._serialized_end=750
-  _globals['_SHAPE_DIM']._serialized_start=731
-  _globals['_SHAPE_DIM']._serialized_end=750
-  _globals['_CLASSIFICATIONRESPONSE']._serialized_start=752
-  _globals['_CLASSIFICATIONRESPONSE']._serialized_end=832
-  _globals['_CLASSIFICATIONRESULT']._serialized_start=834
-  _globals['_CLASSIFICATIONRESULT']._serialized_end=916
-  _globals['_CLASSIFICATIONS']._serialized_start=918
-  _globals['_CLASSIFICATIONS']._serialized_end=977
-  _globals['_CLASS']._serialized_start=979
-  _globals['_CLASS']._serialized_end=1016
-  _globals['_REGRESSIONRESPONSE']._serialized_start=1018
-  _globals['_REGRESSIONRESPONSE']._serialized_end=1090
-  _globals['_REGRESSIONRESULT']._serialized_start=1092
-  _globals['_REGRESSIONRESULT']._serialized_end=1161
-  _globals['_REGRESSION']._serialized_start=1163
-  _globals['_REGRESSION']._serialized_end=1190
+  _globals['_INFERREQUEST']._serialized_end=123
+  _globals['_MODELSPEC']._serialized_start=125
+  _globals['_MODELSPEC']._serialized_end=239
+  _globals['_VERSION']._serialized_start=241
+  _globals['_VERSION']._serialized_end=265
+  _globals['_TENSORFLOWREQUEST']._serialized_start=267
+  _globals['_TENSORFLOWREQUEST']._serialized_end=335
+  _globals['_PREDICTRESPONSE']._serialized_start=338
+  _globals['_PREDICTRESPONSE']._serialized_end=494
+  _globals['_PREDICTRESPONSE_OUTPUTSENTRY']._serialized_start=422
+  _globals['_PREDICTRESPONSE_OUTPUTSENTRY']._serialized_end=494
+  _globals['_TENSOR']._serialized_start=497
+  _globals['_TENSOR']._serialized_end=794
+  _globals['_SHAPE']._serialized_start=796
+  _globals['_SHAPE']._serialized_end=888
+  _globals['_SHAPE_DIM']._serialized_start=869
+  _globals['_SHAPE_DIM']._serialized_end=888
+  _globals['_CLASSIFICATIONRESPONSE']._serialized_start=890
+  _globals['_CLASSIFICATIONRESPONSE']._serialized_end=970
+  _globals['_CLASSIFICATIONRESULT']._serialized_start=972
+  _globals['_CLASSIFICATIONRESULT']._serialized_end=1054
+  _globals['_CLASSIFICATIONS']._serialized_start=1056
+  _globals['_CLASSIFICATIONS']._serialized_end=1115
+  _globals['_CLASS']._serialized_start=1117
+  _globals['_CLASS']._serialized_end=1154
+  _globals['_REGRESSIONRESPONSE']._serialized_start=1156
+  _globals['_REGRESSIONRESPONSE']._serialized_end=1228
+  _globals['_REGRESSIONRESULT']._serialized_start=1230
+  _globals['_REGRESSIONRESULT']._serialized_end=1299
+  _globals['_REGRESSION']._serialized_start=1301
+  _globals['_REGRESSION']._serialized_end=1328
 # @@protoc_insertion_point(module_scope)

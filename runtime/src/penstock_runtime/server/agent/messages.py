@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Container
+from collections.abc import Container, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+from google.protobuf.message import DecodeError, Message
 
 from penstock_runtime.protocol.answer import Output
 from penstock_runtime.protocol.binary_data import read_tensor
 from penstock_runtime.protocol.grpc import passing_pb2 as pb
 from penstock_runtime.protocol.grpc.contents import read_contents
-from penstock_runtime.protocol.grpc.inference_pb2 import ModelInferResponse
+from penstock_runtime.protocol.grpc.inference_pb2 import ModelInferRequest, ModelInferResponse
 from penstock_runtime.protocol.schema import TensorSpec
 from penstock_runtime.server.agent.paths import Inference
 from penstock_runtime.server.agent.tfserving import VALUES, Columns, columns_of_scores
+
+Array = np.ndarray[Any, Any]
 
 # A tensor may say that one element stands for all that its shape has.
 MAX_ELEMENTS = 2**18
@@ -39,38 +42,61 @@ _TYPES = {
 _UNKNOWN = _Type("unknown", "")
 
 
-def model_of(inference: Inference, payload: bytes) -> str:
-    """Return the model that the request's message names; raises DecodeError if it is no message."""
+def meant_by(inference: Inference, payload: bytes) -> tuple[str, bool]:
+    """Return the model that a request names, and whether it names a version; raises DecodeError if it is no message."""
     if inference.protocol == "oip":
-        return str(pb.InferRequest.FromString(payload).model_name)
-    return str(pb.TensorFlowRequest.FromString(payload).model_spec.name)
+        asked = pb.InferRequest.FromString(payload)
+        return asked.model_name, bool(asked.model_version)
+    spec = pb.TensorFlowRequest.FromString(payload).model_spec
+    return spec.name, spec.WhichOneof("version_choice") is not None
 
 
 class InferAnswer:
     """A ModelInferResponse. `specs`: its outputs."""
 
     def __init__(self, payload: bytes) -> None:
-        """Parse it; raises DecodeError or ValueError if it is none."""
-        self._message = ModelInferResponse.FromString(payload)
-        self.specs = tuple(TensorSpec(each.name, each.datatype, tuple(each.shape)) for each in self._message.outputs)
-        if any(dim < 0 for spec in self.specs for dim in spec.shape or ()):
-            raise ValueError("a negative size")
+        """Parse it; raises ValueError if it is none."""
+        self._message = _parse(ModelInferResponse, payload)
+        self.specs = _specs(self._message.outputs)
 
-    def read(self, wanted: Container[str]) -> dict[str, Output]:
-        """Return the outputs that are `wanted` by name; raises InvalidRequest or ValueError."""
-        raw = self._message.raw_output_contents
-        if raw and len(raw) != len(self.specs):
-            raise ValueError("not as many raw contents as outputs")
-        found = {}
-        for index, spec in enumerate(self.specs):
-            if spec.name in wanted:
-                shape = list(spec.shape or ())
-                array = (
-                    read_tensor(raw[index], shape, spec) if raw
-                    else read_contents(self._message.outputs[index].contents, shape, spec)
-                )  # fmt: skip
-                found[spec.name] = Output(array, finite=False)
-        return found
+    def read(self, wanted: Container[str] | None = None) -> dict[str, Output]:
+        """Return the outputs that are `wanted` (None: all) by name; raises InvalidRequest or ValueError."""
+        tensors = _read_tensors(self._message.outputs, self.specs, self._message.raw_output_contents, wanted)
+        return {spec.name: Output(array, finite=False) for spec, array in tensors}
+
+
+def read_inputs(payload: bytes) -> list[tuple[TensorSpec, Array]]:
+    """Return the inputs in a ModelInferRequest; raises InvalidRequest or ValueError if it is none."""
+    message = _parse(ModelInferRequest, payload)
+    return list(_read_tensors(message.inputs, _specs(message.inputs), message.raw_input_contents, None))
+
+
+def _parse(kind: type[Message], payload: bytes) -> Any:
+    try:
+        return kind.FromString(payload)
+    except DecodeError:
+        raise ValueError(f"no {kind.__name__}") from None
+
+
+def _specs(entries: Iterable[Any]) -> tuple[TensorSpec, ...]:
+    specs = tuple(TensorSpec(each.name, each.datatype, tuple(each.shape)) for each in entries)
+    if any(dim < 0 for spec in specs for dim in spec.shape or ()):
+        raise ValueError("a negative size")
+    return specs
+
+
+def _read_tensors(
+    entries: Any, specs: Sequence[TensorSpec], raw: Sequence[bytes], wanted: Container[str] | None
+) -> Iterator[tuple[TensorSpec, Array]]:
+    if raw and len(raw) != len(specs):
+        raise ValueError("not as many raw contents as tensors")
+    for index, spec in enumerate(specs):
+        if wanted is None or spec.name in wanted:
+            shape = list(spec.shape or ())
+            if raw:
+                yield spec, read_tensor(raw[index], shape, spec)
+            else:
+                yield spec, read_contents(entries[index].contents, shape, spec)
 
 
 class PredictAnswer:
@@ -80,8 +106,8 @@ class PredictAnswer:
     """
 
     def __init__(self, payload: bytes) -> None:
-        """Parse it; raises DecodeError or ValueError if it is none."""
-        self._outputs = pb.PredictResponse.FromString(payload).outputs
+        """Parse it; raises ValueError if it is none."""
+        self._outputs = _parse(pb.PredictResponse, payload).outputs
         names = sorted(self._outputs)
         shapes = {name: _shape(self._outputs[name]) for name in names}
         first = shapes[names[0]] if names else []
@@ -91,12 +117,12 @@ class PredictAnswer:
             spec for spec in specs if spec.datatype.startswith("FP") or math.prod(spec.shape or ()) == self.rows
         )
 
-    def read(self, name: str) -> np.ndarray[Any, Any]:
+    def read(self, name: str) -> Array:
         """Return the tensor of that name; raises ValueError if its type is not known, or it is not whole."""
         return read_tensor_proto(self._outputs[name])
 
 
-def read_tensor_proto(tensor: pb.Tensor) -> np.ndarray[Any, Any]:
+def read_tensor_proto(tensor: pb.Tensor) -> Array:
     """Return the tensor; raises ValueError.
 
     Its elements come as bytes, or one by one. The last one of those stands for all that are missing, as TensorFlow
@@ -122,7 +148,7 @@ def read_tensor_proto(tensor: pb.Tensor) -> np.ndarray[Any, Any]:
     return _filled(np.array(values, np.int32 if field == "int_val" else dtype).astype(dtype), shape, count)
 
 
-def _filled(values: np.ndarray[Any, Any], shape: list[int], count: int) -> np.ndarray[Any, Any]:
+def _filled(values: Array, shape: list[int], count: int) -> Array:
     if 0 < len(values) < count:
         values = np.concatenate((values, np.repeat(values[-1:], count - len(values))))
     return values.reshape(shape)
@@ -140,10 +166,10 @@ def _shape(tensor: pb.Tensor) -> list[int]:
 
 
 def read_results(payload: bytes, verb: str) -> Columns:
-    """Return the outputs of a ClassificationResponse or RegressionResponse; raises DecodeError if it is none."""
+    """Return the outputs of a ClassificationResponse or RegressionResponse; raises ValueError if it is none."""
     if verb == "classify":
-        answer = pb.ClassificationResponse.FromString(payload)
+        answer = _parse(pb.ClassificationResponse, payload)
         return columns_of_scores([[(each.label, each.score) for each in row.classes]
                                   for row in answer.result.classifications])  # fmt: skip
-    rows = [each.value for each in pb.RegressionResponse.FromString(payload).result.regressions]
+    rows = [each.value for each in _parse(pb.RegressionResponse, payload).result.regressions]
     return Columns(len(rows), {VALUES: rows})

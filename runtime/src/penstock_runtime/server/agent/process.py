@@ -106,7 +106,7 @@ class AgentProcess:
 
         limits = settings.serving
         self._grpc_upstream = GrpcUpstream(settings.upstream_grpc, limits, self._readiness)
-        services = AgentServices(self._agent, self._grpc_upstream, self._readiness, limits)
+        services = AgentServices(self._agent, self._grpc_upstream, self._readiness, self._traffic, limits)
         self._grpc = GrpcListener(services, settings, settings.grpc_port, self._security)
 
     def _health_changed(self) -> None:

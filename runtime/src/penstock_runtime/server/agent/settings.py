@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from penstock_runtime.server.agent.paths import PROTOCOLS, ProtocolName
-from penstock_runtime.server.forward.setting import Address, parse_address
+from penstock_runtime.server.forward.setting import Address, parse_address, parse_grpc_address
 from penstock_runtime.server.settings import ProcessSettings, SettingsError, add_process_arguments
 
 _MODEL_NAME = re.compile(r"[^/\s]{1,253}")
@@ -18,12 +18,12 @@ _MODEL_NAME = re.compile(r"[^/\s]{1,253}")
 class AgentSettings(ProcessSettings):
     """Everything an agent is told.
 
-    `upstream_grpc`: host:port of the same server, None if gRPC does not pass; `protocol` None: whichever of them the
-    upstream speaks.
+    `upstream_grpc`: where the same server speaks gRPC, None if gRPC does not pass; `protocol` None: whichever of them
+    the upstream speaks.
     """
 
     upstream: Address
-    upstream_grpc: str | None
+    upstream_grpc: Address | None
     protocol: ProtocolName | None
     model_name: str
 
@@ -49,26 +49,14 @@ def read_settings(args: Namespace, env: Mapping[str, str]) -> AgentSettings:
     if _MODEL_NAME.fullmatch(name) is None:
         raise SettingsError("model-name: none is given, or none that can be in a URL; name the model as in the "
                             "upstream's URLs, by --model-name or PENSTOCK_MODEL")  # fmt: skip
+    grpc = args.upstream_grpc
     settings = AgentSettings.read(
         args,
         env,
         upstream=parse_address(args.upstream, "upstream"),
-        upstream_grpc=None if args.upstream_grpc is None else _parse_endpoint(args.upstream_grpc),
+        upstream_grpc=None if grpc is None else parse_grpc_address(grpc, "upstream-grpc"),
         protocol=None if args.protocol == "auto" else args.protocol,
         model_name=name,
     )
     # There is nothing to pass calls on to.
     return replace(settings, grpc_port=None) if settings.upstream_grpc is None else settings
-
-
-def _parse_endpoint(value: str) -> str:
-    """Return host:port with an IPv6 host in brackets; raises SettingsError."""
-    port = value.rpartition(":")[2]
-    try:
-        if not port.isdecimal():
-            raise ValueError
-        address = parse_address(f"http://{value}", "upstream-grpc")
-    except (SettingsError, ValueError):
-        raise SettingsError("'upstream-grpc' must be a host and a port, such as 127.0.0.1:8500") from None
-    host = f"[{address.host}]" if ":" in address.host else address.host
-    return f"{host}:{address.port}"

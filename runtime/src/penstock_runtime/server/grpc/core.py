@@ -30,6 +30,8 @@ Pair = tuple[bytes, bytes]
 
 # How often calls are looked at whose message does not come, seconds.
 _SWEEP_SECONDS = 1.0
+# Calls that the core may hand out before it is asked for more: what it still holds when it shuts down it cancels.
+_EXPECTED = 64
 _ARRIVAL = "arrival"
 _SHUTDOWN = "shutdown"
 _NOTHING = core.CompletionType.queue_timeout
@@ -194,7 +196,8 @@ class Server:
     def start(self, take: Callable[[Call], None], sweep: Callable[[], None], loop: asyncio.AbstractEventLoop) -> None:
         """Serve from now on; `sweep` is called about once a second, in the server's thread as well."""
         self._server.start()
-        self._expect()
+        for _ in range(_EXPECTED):
+            self._expect()
         self._thread = threading.Thread(target=self._serve, args=(take, sweep, loop), name="grpc", daemon=True)
         self._thread.start()
 

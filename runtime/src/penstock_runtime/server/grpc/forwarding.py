@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from typing import TYPE_CHECKING
 
 from penstock_runtime.protocol.errors import TimedOut
 from penstock_runtime.protocol.grpc import inference_pb2 as pb
@@ -16,7 +17,9 @@ from penstock_runtime.server.grpc.metadata import passing
 from penstock_runtime.server.grpc.target import GrpcTarget
 from penstock_runtime.server.http import Header
 from penstock_runtime.server.metrics import Metrics
-from penstock_runtime.server.repository.model import Model
+
+if TYPE_CHECKING:
+    from penstock_runtime.server.repository.model import Model
 
 _MARK = FORWARDED.decode()
 
@@ -39,13 +42,17 @@ class Forwarding:
         # A version by name that is not the current one is meant: the target may not have it.
         if not self._forwarder.active or model.find(version or None) is not model.current:
             return None
+        return self.route(model.name, call)
+
+    def route(self, model: str, call: Call) -> Route | None:
+        """Return where a call that may go to another revision's `model` goes; None: it stays. From any thread."""
         headers: list[Header] = [
             (name.encode(), value if isinstance(value, bytes) else value.encode()) for name, value in call.metadata
         ]
-        return self._forwarder.choose(model.name, headers, grpc=True)
+        return self._forwarder.choose(model, headers, grpc=True)
 
     async def relay(self, route: Route, metrics: Metrics, call: Call, payload: bytes, versioned: bool) -> Answer | None:
-        """Return the target's answer to the message `payload`; None if it is to be answered here.
+        """Return the target's answer to `call`, whose message is `payload`; None if it is to be answered here.
 
         `metrics` are the model's, `versioned` tells whether the message names a version. Raises TimedOut, and
         CancelledError if the client has gone or the server is to end.
@@ -59,7 +66,9 @@ class Forwarding:
         deadline = call.remaining
         try:
             # The target learns the client's deadline if that is nearer.
-            answer = await route.grpc.infer(payload, [(_MARK, "1"), *passing(call.metadata)], seconds, deadline)
+            answer = await route.grpc.infer(
+                call.method.decode(), payload, [(_MARK, "1"), *passing(call.metadata)], seconds, deadline
+            )
         except NoAnswer as failure:
             route.note_fallback(metrics, failure.reason)
             return None

@@ -29,7 +29,7 @@ _INCONCLUSIVE = frozenset(("busy", "cut off", TIMEOUT))
 
 
 class GrpcTarget:
-    """Where ModelInfer calls are sent. All calls come from the event loop it was made on."""
+    """Where calls to infer are sent. All calls come from the event loop it was made on."""
 
     def __init__(self, address: Address, max_answer_bytes: int) -> None:
         """Nothing is connected before the first call."""
@@ -47,8 +47,8 @@ class GrpcTarget:
             "calls": self._client.calls,
         }
 
-    async def infer(self, message: bytes, metadata: Metadata, seconds: float, deadline: float) -> Answer:
-        """Send a ModelInferRequest and return the target's answer, whatever it is.
+    async def infer(self, method: str, message: bytes, metadata: Metadata, seconds: float, deadline: float) -> Answer:
+        """Send what is to infer by `method`, and return the target's answer, whatever it is.
 
         Raises NoAnswer, as Target does, or where the target refused to do anything ("refused"); and TimeoutError
         `seconds` after the start, or `deadline` seconds, which are the client's: it may be content with too little.
@@ -58,7 +58,7 @@ class GrpcTarget:
             raise NoAnswer("unreachable")
         connected = self._client.connected
         try:
-            answer = await self._client.call(INFER, message, metadata, min(seconds, deadline))
+            answer = await self._client.call(method, message, metadata, min(seconds, deadline))
         except BaseException:
             self._breaker.leave()
             raise

@@ -45,7 +45,8 @@ MAX_NAMES = 64
 
 Array = np.ndarray[Any, Any]
 
-_NOT_COPIED = frozenset({b"content-encoding", b"accept-encoding", LENGTH_HEADER})
+# Headers that say how a body is written, which a copy's may not be.
+NOT_COPIED = frozenset({b"content-encoding", b"accept-encoding", LENGTH_HEADER})
 
 
 class Copied(Protocol):
@@ -116,7 +117,7 @@ class Copy:
 
     def head(self, target: Target) -> bytes:
         """Return the head of the request to `target`."""
-        headers: list[Header] = [h for h in between(self.headers) if h[0] not in _NOT_COPIED]
+        headers: list[Header] = [h for h in between(self.headers) if h[0] not in NOT_COPIED]
         headers.append((SHADOW, b"1"))
         if self.header_length is not None:
             headers.append((LENGTH_HEADER, b"%d" % self.header_length))
@@ -253,13 +254,15 @@ class Shadower:
             copy.metrics.shadow_pairs[result] += 1
 
     async def _compare(self, active: Active, copy: Copied) -> str:
-        await copy.prepare()
         try:
+            await copy.prepare()
             response = await active.target.exchange((copy.head(active.target), copy.body), self._seconds)
         except NoAnswer as failure:
             return _error(active, failure.reason)
         except TimeoutError:
             return _error(active, "timeout")
+        except (ValueError, ProtocolError):
+            return _error(active, "unreadable")
         if response.status != 200:
             return _error(active, f"status {response.status}")
         try:
