@@ -120,8 +120,8 @@ class Joint:
     ) -> Job:
         """Return what is to be run for `waiter`, of the group that it can share a run with; see Place.join."""
         group = group_of(outputs, inputs, answerer) if self.bounds.rows > 1 else None
-        return Job(outputs, inputs, count_rows(inputs), count_bytes(inputs), group, time.perf_counter(), seconds, waiter,
-                   answerer)  # fmt: skip
+        rows, size, now = count_rows(inputs), count_bytes(inputs), time.perf_counter()
+        return Job(outputs, inputs, rows, size, group, now, seconds, waiter, answerer)
 
     def run(self, jobs: Sequence[Job], tell: Callable[[Finished], None]) -> Finished:
         """Run `jobs`, which are of one group, as one; where that fails, each alone.
