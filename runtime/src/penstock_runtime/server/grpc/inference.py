@@ -121,6 +121,9 @@ class Inference:
             self.fail(error)
 
     async def _relay(self, route: Route, model: Model, message: pb.ModelInferRequest, payload: bytes) -> None:
+        if self.call.gone:
+            self._leave()
+            return
         forwarding = self._inferences.forwarding
         try:
             answer = await forwarding.relay(route, model.metrics, self.call, payload, bool(message.model_version))
@@ -138,7 +141,7 @@ class Inference:
         else:
             if answer is not None:
                 self._end()
-                status = Status(answer.code.value[0], answer.details.encode())
+                status = Status(answer.code.value[0], answer.details.encode("utf-8", "replace"))
                 self.call.finish(answer.message, status, answer.initial, answer.trailing)
                 return
             self._inferences.under_way.add(self)
