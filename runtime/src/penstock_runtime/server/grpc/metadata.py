@@ -1,11 +1,14 @@
-"""What of a call's metadata goes on to another server."""
+"""What a call's metadata says to us, and what of it goes on to another server."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable
 
+from penstock_runtime.server.forward.message import SHADOW
 from penstock_runtime.server.grpc.core import Metadata
+
+_SHADOW = SHADOW.decode()
 
 # grpcio's core checks what it sends and not what it receives: a value may hold the end of a line, and so a whole header
 # of another protocol.
@@ -21,3 +24,8 @@ def passing(metadata: Iterable[tuple[str, str | bytes]]) -> Metadata:
         if name != "user-agent" and not name.startswith("grpc-")
         and _KEY.fullmatch(name) and (isinstance(value, bytes) or _TEXT.fullmatch(value))
     ]  # fmt: skip
+
+
+def is_copy(metadata: Iterable[tuple[str, str | bytes]]) -> bool:
+    """Return whether the call is a copy of one that another server has answered."""
+    return any(name == _SHADOW for name, _ in metadata)
