@@ -32,6 +32,8 @@ with redirect_stderr(StringIO()), atheris.instrument_imports(include=["penstock_
     from penstock_runtime.protocol.depth import MAX_DEPTH, check_depth
     from penstock_runtime.protocol.encode import encode_response
     from penstock_runtime.protocol.errors import InvalidRequest, ProtocolError
+    from penstock_runtime.protocol.fit import InferRequest
+    from penstock_runtime.protocol.large_json import LARGE_BYTES
     from penstock_runtime.protocol.schema import ELEMENTS, ModelSchema, TensorSpec
     from penstock_runtime.server.compression import choose_coding, compress, decompress
     from penstock_runtime.server.feedback import ids
@@ -97,9 +99,19 @@ def _height(value: Any) -> int:
 
 
 def requests_in_json(data: bytes) -> None:
-    """A request in JSON is decoded or refused."""
+    """A request in JSON is decoded or refused, and so by the reader of large ones."""
     for decoder in (_ALL, _SMALL):
-        _refused(partial(decoder.decode, data))
+        decoded = _refused(partial(decoder.decode, data))
+        large = _refused(partial(decoder.decode, data + b" " * LARGE_BYTES))
+        assert (decoded is None) == (large is None)
+        if decoded is not None:
+            assert _plain(decoded) == _plain(large)
+
+
+def _plain(request: InferRequest) -> tuple[object, ...]:
+    tensors = {name: (array.dtype, array.shape, array.tolist()) for name, array in request.inputs.items()}
+    # As text, in which NaN is equal to NaN.
+    return repr(tensors), request._replace(inputs={})
 
 
 def requests_in_binary(data: bytes) -> None:

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from penstock_runtime.protocol.large_json import LARGE_BYTES
 from penstock_runtime.protocol.schema import ModelSchema, TensorSpec
 from tests.fuzz.changes import change_bytes, change_value, element
 from tests.unit.runtime.binary import blob_input, to_bytes
@@ -101,6 +102,9 @@ def inference(rng: random.Random, world: World, binary: float) -> Request:
     for _ in range(rng.choice((0, 0, 0, 1, 1, 1, 2, 4))):
         change_value(rng, message)
     head = json.dumps(message, ensure_ascii=rng.random() < 0.5).encode("utf-8", "surrogatepass")
+    if rng.random() < 0.05:
+        # For the reader of large ones.
+        head += b" " * LARGE_BYTES
     changes = rng.choice((0, 0, 0, 0, 1, 3))
     length = len(head)
     if rng.random() < 0.5:
