@@ -60,19 +60,20 @@ class Served:
 
     http: str
     admin: str
+    metrics: str
     grpc: str | None
 
 
 class Server:
-    """`penstock-runtime serve` as a process, on ports of the system's choice."""
+    """`penstock-runtime serve`, or another command, as a process on ports of the system's choice."""
 
-    def __init__(self, *arguments: str, **env: str) -> None:
+    def __init__(self, *arguments: str, command: str = "serve", **env: str) -> None:
         """Start it."""
         self.log: list[dict[str, Any]] = []
         self._lines: queue.Queue[dict[str, Any] | None] = queue.Queue()
         ports = [f"--{name}-port=0" for name in ("http", "admin", "metrics", "grpc")]
         self._process = subprocess.Popen(
-            [server_python(), "-m", "penstock_runtime", "serve", "--host", "127.0.0.1", *ports, *arguments],
+            [server_python(), "-m", "penstock_runtime", command, "--host", "127.0.0.1", *ports, *arguments],
             env=environment(**env), stderr=subprocess.PIPE, text=True,
         )  # fmt: skip
         self._reader = threading.Thread(target=self._read, daemon=True)
@@ -103,6 +104,7 @@ class Server:
         return Served(
             f"127.0.0.1:{ports['http_port']}",
             f"127.0.0.1:{ports['admin_port']}",
+            f"127.0.0.1:{ports['metrics_port']}",
             f"127.0.0.1:{grpc}" if grpc else None,
         )
 
@@ -128,6 +130,17 @@ def server(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S
     yield from _serve(models, tmp_path_factory.mktemp("repository"))
 
 
+@pytest.fixture(scope="session")
+def agent(server: Served) -> Iterator[Served]:
+    """An agent before that server, for its model "iris"; all else passes, too."""
+    grpc = () if server.grpc is None else ("--upstream-grpc", server.grpc)
+    started = Server(
+        "--upstream", f"http://{server.http}", *grpc, "--model-name", "iris", "--drain-seconds", "0", command="agent",
+        PENSTOCK_SERVING=json.dumps({"maxBodyBytes": MAX_BODY_BYTES}),
+    )  # fmt: skip
+    yield from _until_the_end(started)
+
+
 @pytest.fixture
 def own_server(models: Path, tmp_path: Path) -> Iterator[Served]:
     """The same, for a test that may leave it as it likes."""
@@ -141,6 +154,10 @@ def _serve(models: Path, root: Path) -> Iterator[Served]:
         "--model-repository", str(root), "--versions", "all", "--model-control", "explicit", "--drain-seconds", "0",
         PENSTOCK_SERVING=json.dumps({"maxBodyBytes": MAX_BODY_BYTES}),
     )  # fmt: skip
+    yield from _until_the_end(started)
+
+
+def _until_the_end(started: Server) -> Iterator[Served]:
     try:
         yield started.ready()
         # Whatever the clients sent, nothing happened that nobody foresaw.

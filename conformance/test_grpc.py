@@ -15,9 +15,10 @@ from conformance.conftest import MAX_BODY_BYTES, Served
 from conformance.tensors import SETOSA, VALUES, VIRGINICA, assert_same, texts
 
 
-@pytest.fixture
-def data(server: Served) -> Iterator[client.InferenceServerClient]:
-    """A client of the gRPC port."""
+@pytest.fixture(params=["server", "agent"])
+def data(request: pytest.FixtureRequest) -> Iterator[client.InferenceServerClient]:
+    """A client of the gRPC port, and of that of an agent before it."""
+    server: Served = request.getfixturevalue(request.param)
     if server.grpc is None:
         pytest.skip("this server does not listen for gRPC: its line 'listening' has no grpc_port")
     with client.InferenceServerClient(server.grpc) as found:

@@ -17,9 +17,10 @@ from conformance.tensors import SETOSA, VALUES, VIRGINICA, assert_same, texts
 BOTH = [True, False]
 
 
-@pytest.fixture
-def data(server: Served) -> Iterator[client.InferenceServerClient]:
-    """A client of the data port."""
+@pytest.fixture(params=["server", "agent"])
+def data(request: pytest.FixtureRequest) -> Iterator[client.InferenceServerClient]:
+    """A client of the data port, and of that of an agent before it."""
+    server: Served = request.getfixturevalue(request.param)
     with client.InferenceServerClient(server.http) as found:
         yield found
 

@@ -1,4 +1,4 @@
-"""Writes the Python of the gRPC messages from inference.proto, so that nobody has to have the compiler.
+"""Writes the Python of the gRPC messages from the .proto files, so that nobody has to have the compiler.
 
 `python dev/messages.py` writes it, `--check` fails where it is out of date.
 """
@@ -12,15 +12,15 @@ from pathlib import Path
 from grpc_tools import protoc
 
 SOURCES = Path(__file__).parents[1] / "runtime" / "src"
-PROTO = Path("penstock_runtime") / "protocol" / "grpc" / "inference.proto"
+PROTOS = tuple(Path("penstock_runtime") / "protocol" / "grpc" / f"{name}.proto" for name in ("inference", "passing"))
 
 
 def generate(folder: Path) -> list[Path]:
     """Write the modules below `folder` and return their paths relative to it."""
-    options = [f"-I{SOURCES}", f"--python_out={folder}", f"--pyi_out={folder}", str(SOURCES / PROTO)]
-    if protoc.main(["protoc", *options]):
+    options = [f"-I{SOURCES}", f"--python_out={folder}", f"--pyi_out={folder}"]
+    if protoc.main(["protoc", *options, *(str(SOURCES / proto) for proto in PROTOS)]):
         raise SystemExit(1)
-    return [PROTO.with_name(f"inference_pb2{ending}") for ending in (".py", ".pyi")]
+    return [proto.with_name(f"{proto.stem}_pb2{ending}") for proto in PROTOS for ending in (".py", ".pyi")]
 
 
 def main() -> int:

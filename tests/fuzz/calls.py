@@ -11,12 +11,16 @@ from grpc import StatusCode
 
 from penstock_runtime.protocol.grpc import inference_pb2 as pb
 from penstock_runtime.protocol.grpc.contents import FIELDS
+from penstock_runtime.server.forward.relay import Forwarder
 from penstock_runtime.server.grpc.codes import OK, Status
 from penstock_runtime.server.grpc.core import Call, Metadata
-from penstock_runtime.server.grpc.health import Health
+from penstock_runtime.server.grpc.forwarding import Forwarding
 from penstock_runtime.server.grpc.inference import Inferences
 from penstock_runtime.server.grpc.services import SERVICE, Services
+from penstock_runtime.server.grpc.shadowing import Shadowing
 from penstock_runtime.server.repository.repository import Repository
+from penstock_runtime.server.settings import Serving
+from penstock_runtime.server.shadow.shadower import Shadower
 from tests.fuzz.messages import INFER
 from tests.fuzz.verdict import Wrong
 
@@ -35,6 +39,7 @@ class Ended(Call):
         self.began = time.perf_counter()
         self.method = f"/{SERVICE}/{method}".encode()
         self.deadline = math.inf
+        self.metadata = ()
         self.gone = self._ended = self._opened = False
         self._loop = loop
         self._task = None
@@ -46,7 +51,13 @@ class Ended(Call):
         payload, self._payload = self._payload, None
         then(payload)
 
-    def finish(self, message: bytes | None = None, status: Status = OK, metadata: Metadata = ()) -> None:
+    def finish(
+        self,
+        message: bytes | None = None,
+        status: Status = OK,
+        metadata: Metadata = (),
+        trailing: Metadata | None = None,
+    ) -> None:
         """Keep the end; a second one is no concern of the network's, but of ours."""
         self.ends.put_nowait((message, status, metadata))
 
@@ -61,8 +72,13 @@ class Calls:
     def __init__(self, repository: Repository) -> None:
         """Put them together as the listener does."""
         self._repository = repository
-        self._inferences = Inferences(repository)
-        self._services = Services(self._inferences, Health(repository))
+        limits = Serving()
+        self._inferences = Inferences(
+            repository,
+            Forwarding(Forwarder(limits.max_body_bytes, limits.timeout)),
+            Shadowing(Shadower(limits.max_body_bytes, limits.timeout)),
+        )
+        self._services = Services(self._inferences)
 
     async def call(self, method: str, payload: bytes) -> str:
         """Return the name of the code that a call ends with; raises Wrong if it is not as it must be."""

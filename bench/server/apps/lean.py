@@ -27,7 +27,7 @@ def leave_out() -> None:
         getattr(owner, name)  # what the server has no more would be left out in vain, and unseen
         setattr(owner, name, _nothing)
     Issuer.issue = _no_id  # type: ignore[method-assign]
-    Issuer.issue_each = _no_ids  # type: ignore[method-assign]
+    Issuer.issue_each = _no_ids  # type: ignore[assignment, method-assign]
     Judge.__init__ = _decide_nothing(Judge.__init__)  # type: ignore[method-assign]
 
 
@@ -39,7 +39,8 @@ def _no_id(*_: Any, **__: Any) -> bytes:
     return b""
 
 
-def _no_ids(_: Issuer, __: float, count: int, ___: Any) -> list[bytes]:
+def _no_ids(_: Issuer, now: float, count: int, predictions: Any) -> list[bytes]:
+    del now, predictions
     return [b""] * count
 
 

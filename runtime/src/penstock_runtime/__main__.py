@@ -45,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         from penstock_runtime.server.agent import command as agent_command
 
         agent_command.add_arguments(agent)
-        return agent_command.run(parser.parse_args(arguments))
+        return agent_command.run(parser.parse_args(arguments), arguments)
     if command == "inspect":
         from penstock_runtime.inspection import command as inspect_command
 

@@ -12,10 +12,12 @@ import pytest
 from tests.unit.runtime.model_files import write_all
 from tests.unit.runtime.process import AgentProcess, Server, ServerProcess, ServerThread
 from tests.unit.runtime.targets import Target
+from tests.unit.runtime.tf_serving import TfServing
 
 Start = Callable[..., ServerThread]
 StartProcess = Callable[..., ServerProcess]
 StartAgent = Callable[..., AgentProcess]
+StartTf = Callable[..., TfServing]
 Pair = tuple[ServerThread, ServerThread]
 
 
@@ -51,6 +53,20 @@ def start_agent() -> Iterator[StartAgent]:
     yield start
     for agent in started:
         agent.kill()
+
+
+@pytest.fixture
+def start_tf(models: Path) -> Iterator[StartTf]:
+    """Start servers that speak as TensorFlow Serving does, of some outputs of a model; all are ended with the test."""
+    started: list[TfServing] = []
+
+    def start(model: str, *columns: str) -> TfServing:
+        started.append(TfServing(models / model, columns))
+        return started[-1]
+
+    yield start
+    for server in started:
+        server.close()
 
 
 @pytest.fixture

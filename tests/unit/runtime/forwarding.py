@@ -15,6 +15,11 @@ def url(server: Server) -> str:
     return f"http://127.0.0.1:{server.http_port}"
 
 
+def where(server: Server) -> dict[str, str]:
+    """Return where the server is to be found over HTTP and gRPC."""
+    return {"to": url(server), "to_grpc": f"127.0.0.1:{server.grpc_port}"}
+
+
 def tell(server: Server, **setting: object) -> Reply:
     return call(server.admin_port, "PUT", "/v2/forward", setting)
 

@@ -35,10 +35,16 @@ class Outcome:
 class Client:
     """One connection of its own to a server."""
 
-    def __init__(self, port: int, **options: int) -> None:
+    def __init__(self, port: int, trusted: bytes | None = None, **options: int) -> None:
+        """Connect with the first call; over TLS if a certificate is `trusted`."""
         chosen = [("grpc.use_local_subchannel_pool", 1), ("grpc.max_receive_message_length", -1),
                   *((f"grpc.{name}", value) for name, value in options.items())]  # fmt: skip
-        self.channel: Any = grpc.insecure_channel(f"127.0.0.1:{port}", options=chosen)
+        address = f"127.0.0.1:{port}"
+        self.channel: Any = (
+            grpc.insecure_channel(address, chosen)
+            if trusted is None
+            else grpc.secure_channel(address, grpc.ssl_channel_credentials(trusted), chosen)
+        )
 
     def __enter__(self) -> Self:
         return self
@@ -46,11 +52,18 @@ class Client:
     def __exit__(self, *_: object) -> None:
         self.channel.close()
 
-    def call(self, path: str, payload: bytes, kind: type[Message], timeout: float = DEADLINE) -> Outcome:
+    def call(
+        self,
+        path: str,
+        payload: bytes,
+        kind: type[Message],
+        timeout: float = DEADLINE,
+        metadata: Sequence[tuple[str, str]] = (),
+    ) -> Outcome:
         """Call a method with raw bytes and wait for its end."""
         method = self.channel.unary_unary(path, None, kind.FromString)
         try:
-            answer, call = method.with_call(payload, timeout=timeout)
+            answer, call = method.with_call(payload, timeout=timeout, metadata=metadata)
         except grpc.RpcError as error:
             failed: Any = error
             return Outcome(failed.code(), failed.details(), _metadata(failed), None)
@@ -62,9 +75,10 @@ class Client:
         payload = b"" if request is None else request.SerializeToString()
         return self.call(SERVICE + name, payload, getattr(kinds, f"{name}Response"))
 
-    def infer(self, request: pb.ModelInferRequest, timeout: float = DEADLINE) -> Outcome:
+    def infer(self, request: pb.ModelInferRequest, timeout: float = DEADLINE, **metadata: str) -> Outcome:
         """Call ModelInfer."""
-        return self.call(INFER, request.SerializeToString(), pb.ModelInferResponse, timeout)
+        payload = request.SerializeToString()
+        return self.call(INFER, payload, pb.ModelInferResponse, timeout, tuple(metadata.items()))
 
     def start(self, request: pb.ModelInferRequest, timeout: float = DEADLINE) -> Any:
         """Call ModelInfer and return its future."""

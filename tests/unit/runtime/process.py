@@ -169,7 +169,7 @@ class ServerProcess(Server):
 class AgentProcess(ServerProcess):
     """`penstock-runtime agent` as a process of its own."""
 
-    started_as = ("agent", "--host", "127.0.0.1", "--http-port", "0", "--admin-port", "0", "--metrics-port", "0")
+    started_as = ("agent", *PORTS)
 
 
 class ServerThread(Server):

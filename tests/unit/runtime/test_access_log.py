@@ -98,3 +98,37 @@ def test_lines_are_bounded_and_the_next_one_says_what_was_left_out(caplog: pytes
 def test_what_is_no_share(share: str) -> None:
     with pytest.raises(SettingsError, match="is no share"):
         ServerThread("--model-path", "m.onnx", "--access-log", share)
+
+
+def told(server: ServerThread, method: str, body: object = None) -> object:
+    reply = call(server.admin_port, method, "/v2/logging", body)
+    return reply.json if reply.status == 200 else (reply.status, reply.json["error"])
+
+
+def test_the_share_can_be_changed_while_it_serves(start_server: Start) -> None:
+    server = start_server("iris").ready()
+    assert told(server, "GET") == {"logging": None, "source": None, "generation": None, "access_log": 0.0}
+    for wrong, message in (
+        ({"access_log": 2}, "'access_log' is 2, which is not from 0 to 1; 5 % is 0.05"),
+        ({"level": 2}, "the setting has the unknown key 'level'; there are access_log"),
+    ):
+        assert told(server, "PUT", wrong) == (400, f"logging: {message}")
+    server.infer(iris_request(SETOSA, id="before"))
+    told(server, "PUT", {"access_log": 1, "generation": 3})
+    server.wait_log("logging changed")
+    server.infer(iris_request(SETOSA, id="between"))
+    assert server.wait_log("request")["id"] == "between"
+    assert told(server, "DELETE") == {"logging": None, "source": "admin", "generation": 3, "access_log": 0.0}
+    server.infer(iris_request(SETOSA, id="after"))
+    server.kill()
+    assert "request" not in [line["msg"] for line in iter(server.lines.get_nowait, None)]
+
+
+def test_without_a_share_failures_are_not_told_either(caplog: pytest.LogCaptureFixture) -> None:
+    log = AccessLog(0.0)
+    with caplog.at_level(logging.INFO):
+        log.tell(Observed(0.0, "POST", "/v2/models/m/infer", status=500))
+        assert caplog.messages == []
+        log.share = 1e-9
+        log.tell(Observed(0.0, "POST", "/v2/models/m/infer", status=500))
+        assert caplog.messages == ["request"]

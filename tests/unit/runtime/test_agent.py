@@ -225,5 +225,6 @@ def test_wrong_settings_end_it_with_what_is_wrong(arguments: tuple[str, ...], sa
 
 
 def test_an_agent_needs_no_onnx_runtime() -> None:
-    code = "import sys, penstock_runtime.server.agent.command; sys.exit('onnxruntime' in sys.modules)"
+    modules = "penstock_runtime.server.agent.command, penstock_runtime.server.agent.calls"
+    code = f"import sys, {modules}; sys.exit('onnxruntime' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

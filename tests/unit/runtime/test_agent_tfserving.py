@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from pathlib import Path
-
 import pytest
 
-from tests.unit.runtime.conftest import StartAgent, StartProcess
+from tests.unit.runtime.conftest import StartAgent, StartProcess, StartTf
 from tests.unit.runtime.forwarding import NONE, forwarded, tell, url
 from tests.unit.runtime.load import Load, until
 from tests.unit.runtime.process import DEADLINE, SETOSA, VIRGINICA, Reply, Server, call
@@ -15,20 +12,6 @@ from tests.unit.runtime.scrape import requests_by_outcome, sample
 from tests.unit.runtime.tf_serving import TfServing
 
 ID = "penstock-prediction-id"
-StartTf = Callable[..., TfServing]
-
-
-@pytest.fixture
-def start_tf(models: Path) -> Iterator[StartTf]:
-    started: list[TfServing] = []
-
-    def start(model: str, *columns: str) -> TfServing:
-        started.append(TfServing(models / model, columns))
-        return started[-1]
-
-    yield start
-    for server in started:
-        server.close()
 
 
 @pytest.fixture

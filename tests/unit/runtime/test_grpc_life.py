@@ -19,9 +19,15 @@ from grpc_health.v1.health_pb2 import HealthCheckResponse
 from penstock_runtime.__main__ import main
 from penstock_runtime.protocol.grpc import inference_pb2 as pb
 from penstock_runtime.server.feedback.keys import Keys
+from penstock_runtime.server.grpc.forwarding import Forwarding
+from penstock_runtime.server.grpc.inference import Inferences
 from penstock_runtime.server.grpc.listener import GrpcListener
+from penstock_runtime.server.grpc.services import Services
+from penstock_runtime.server.grpc.shadowing import Shadowing
 from penstock_runtime.server.repository.repository import Repository
+from penstock_runtime.server.security.security import Security
 from penstock_runtime.server.settings import add_arguments, read_settings
+from penstock_runtime.server.traffic import Traffic
 from tests.unit.runtime.conftest import Start, StartProcess
 from tests.unit.runtime.grpc_client import INFER, Client, iris_raw, slow_request
 from tests.unit.runtime.process import DEADLINE, PORTS, SETOSA, ServerProcess, call
@@ -34,9 +40,12 @@ SERVING, NOT_SERVING = HealthCheckResponse.SERVING, HealthCheckResponse.NOT_SERV
 async def test_health_follows_the_model_from_before_it_is_loaded_until_the_end(models: Path) -> None:
     parser = ArgumentParser()
     add_arguments(parser)
-    settings = read_settings(parser.parse_args(["--model-path", str(models / "iris"), "--model-name", "m"]), {})
+    arguments = [*PORTS, "--model-path", str(models / "iris"), "--model-name", "m"]
+    settings = read_settings(parser.parse_args(arguments), {})
     repository = Repository(settings, Keys(Path("/nothing")), settings.feedback, "none")
-    listener = GrpcListener(repository, "127.0.0.1", 0, 2**20)
+    traffic = Traffic(settings.serving, list)
+    inferences = Inferences(repository, Forwarding(traffic.forwarder), Shadowing(traffic.shadower))
+    listener = GrpcListener(Services(inferences), settings, 0, Security(settings.security))
     listener.start()
     ask = asyncio.to_thread
     with Client(listener.port) as client:

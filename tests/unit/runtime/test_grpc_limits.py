@@ -14,7 +14,7 @@ from grpc import StatusCode
 
 from penstock_runtime.engine import executor
 from penstock_runtime.protocol.grpc import inference_pb2 as pb
-from penstock_runtime.server.grpc import listener, services
+from penstock_runtime.server.grpc import listener, side
 from tests.unit.runtime.conftest import Start
 from tests.unit.runtime.grpc_client import (
     INFER,
@@ -175,7 +175,7 @@ def test_a_call_without_a_message_is_refused(start_server: Start) -> None:
 def test_those_who_watch_are_bounded_and_leave_room_for_probes(
     start_server: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(services, "MAX_SIDE_CALLS", 2)
+    monkeypatch.setattr(side, "MAX_SIDE_CALLS", 2)
     with Client(start_server("iris").ready().grpc_port) as client:
         watches = [client.watch() for _ in range(2)]
         for watch in watches:

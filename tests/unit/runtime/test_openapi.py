@@ -56,7 +56,7 @@ def test_the_admin_port_describes_what_it_answers(iris: Server) -> None:
             reply = call(iris.admin_port, method, url, b"{" if method == "POST" else None)
             described = item.get(method.lower())
             assert (reply.status == 405) if described is None else (str(reply.status) in described["responses"])
-    for path in ("/v2/forward", "/v2/shadow"):
+    for path in ("/v2/forward", "/v2/shadow", "/v2/logging"):
         put = found["paths"][path]["put"]["responses"]
         for body, status in ((b"{", 400), (b'{"generation": 7}', 200), (b'{"generation": 6}', 409)):
             assert call(iris.admin_port, "PUT", path, body).status == status
@@ -68,7 +68,7 @@ def test_the_admin_port_describes_what_it_answers(iris: Server) -> None:
 
 def test_the_admin_port_says_what_it_is_for(iris: Server) -> None:
     assert call(iris.admin_port, "GET", "/v2").json["extensions"] == [
-        "model_repository", "penstock_feedback", "penstock_forward", "penstock_shadow",
+        "model_repository", "penstock_feedback", "penstock_forward", "penstock_shadow", "penstock_logging",
     ]  # fmt: skip
 
 

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from penstock_runtime.server.forward import endpoint, target
-from penstock_runtime.server.forward.endpoint import FIRST_PAUSE, LONGEST_PAUSE, Endpoint
+from penstock_runtime.server.forward.breaker import FIRST_PAUSE, LONGEST_PAUSE
+from penstock_runtime.server.forward.endpoint import Endpoint
 from penstock_runtime.server.forward.setting import Address
 from penstock_runtime.server.forward.target import NoAnswer, Target
 from tests.unit.runtime.load import until

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import socket
 import struct
@@ -18,6 +19,7 @@ from hypothesis import strategies as st
 from penstock_runtime.engine.batchable import Batching
 from penstock_runtime.protocol.encode import encode_response
 from penstock_runtime.protocol.encode_rows import encode_rows, with_id
+from penstock_runtime.server.call import Call
 from penstock_runtime.server.repository import loading
 from penstock_runtime.server.serving import Serving
 from tests.unit.runtime.conftest import Start
@@ -167,6 +169,17 @@ def test_who_breaks_off_before_the_turns_end_disturbs_nobody(start_server: Start
     wait_until(lambda: repository.in_flight == 0)
     assert serving_of(server).in_flight == 0
     assert serving_of(server).executor.capacity == capacity
+
+
+def test_nothing_is_left_to_the_garbage_collector(start_server: Start) -> None:
+    server = start_server("iris").ready()
+    gc.collect()
+    gc.disable()
+    try:
+        at_once(server, [body(SETOSA), body([1.0]), post(b"{")] * 5)
+        wait_until(lambda: not any(type(each) is Call for each in gc.get_objects()))
+    finally:
+        gc.enable()
 
 
 def test_larger_models_answer_those_that_shared_a_run_together(start_server: Start, ways: list[int]) -> None:

@@ -12,7 +12,7 @@ import pytest
 from penstock_runtime.server.security.guard import Guard
 from penstock_runtime.server.security.tokens import MAX_TOKENS, Tokens
 from penstock_runtime.server.settings import SettingsError
-from tests.unit.runtime.conftest import Start, StartProcess
+from tests.unit.runtime.conftest import Start
 from tests.unit.runtime.process import SETOSA, Reply, Server, ServerProcess, call, iris_request
 from tests.unit.runtime.scrape import requests_by_outcome
 from tests.unit.runtime.secret_files import SecretMount
@@ -60,14 +60,6 @@ def test_without_a_valid_token_nobody_is_answered_and_nothing_is_counted(
     assert infer(server, f"Bearer {OLD}").status == 200
     assert infer(server, f"bearer  {OLD}").status == 200
     assert requests_by_outcome(server)["ok"] == 2
-
-
-@pytest.mark.parametrize("workers", ["1", "2"])
-def test_grpc_which_has_no_tokens_is_no_way_around_them(
-    start_process: StartProcess, mount: SecretMount, workers: str
-) -> None:
-    server = start_process("iris", *tokens(mount), "--workers", workers).start()
-    assert server.log[-1]["grpc_port"] is None
 
 
 def test_probes_and_metrics_need_none(start_server: Start, mount: SecretMount) -> None:

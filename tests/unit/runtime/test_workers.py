@@ -7,6 +7,7 @@ import json
 import os
 import signal
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 from grpc import StatusCode
@@ -22,11 +23,16 @@ from tests.unit.runtime.test_overload import wait_until
 from tests.unit.runtime.test_repository import CONTROL
 
 WORKERS = 3
+S = TypeVar("S", bound=ServerProcess)
 
 
 def start(start_process: StartProcess, model: str, *arguments: str) -> ServerProcess:
     """Return a server once all its workers are ready."""
-    server = start_process(model, "--workers", str(WORKERS), "--drain-seconds", "0", *arguments)
+    return follow_workers(start_process(model, "--workers", str(WORKERS), "--drain-seconds", "0", *arguments))
+
+
+def follow_workers(server: S) -> S:
+    """Wait until all workers of `server` are ready, and know the ports that they share."""
     server.wait_log("listening")
     while (line := server.log[-1]).get("workers") != WORKERS:
         server.wait_log("listening")

@@ -133,14 +133,18 @@ class TfServing:
             "metadata": {"signature_def": {"signature_def": {"serving_default": signature}}},
         }
 
-    def _run(self, rows: Any) -> dict[str, Any]:
+    def run(self, rows: Any) -> dict[str, np.ndarray[Any, Any]]:
+        """Return what the model gives for rows of numbers; raises Refused."""
         try:
             array = np.array(rows, np.float32)
             outputs = self._session.run(self._columns, {self._session.get_inputs()[0].name: array})
         except Exception as error:  # noqa: BLE001 - what a model says of its input is for the client
             raise Refused(400, f"Failed to process element: {type(error).__name__}") from None
         self.predictions += 1
-        return {name: output.tolist() for name, output in zip(self._columns, outputs, strict=True)}
+        return dict(zip(self._columns, outputs, strict=True))
+
+    def _run(self, rows: Any) -> dict[str, Any]:
+        return {name: output.tolist() for name, output in self.run(rows).items()}
 
     def _predict(self, document: dict[str, Any]) -> dict[str, Any]:
         if ("instances" in document) == ("inputs" in document):

@@ -12,6 +12,7 @@ from pathlib import Path
 import onnxruntime as ort
 
 from penstock_runtime.engine.batchable import ALONE, Batching
+from penstock_runtime.engine.compute import ON_CPU, Compute
 from penstock_runtime.engine.cpu import intra_op_threads
 from penstock_runtime.engine.job import Place, Ran, run_in
 from penstock_runtime.engine.joint import Joint
@@ -36,18 +37,22 @@ RELOAD_BYTES = 32 * 2**20
 
 
 def load_and_warm(
-    path: Path, threads: int | None, quota: float, custom_domains: Collection[str] = ()
+    path: Path,
+    threads: int | None,
+    quota: float,
+    custom_domains: Collection[str] = (),
+    compute: Compute = ON_CPU,
 ) -> tuple[Session, Warmup]:
     """Load the model and measure it; with `threads` None it gets as many as `quota` allows, if they serve it.
 
     A run of a few microseconds is not made shorter by waking other threads, only dearer. Raises
     ModelLoadError.
     """
-    session = Session(path, intra_op_threads(threads, quota), custom_domains)
+    session = Session(path, intra_op_threads(threads, quota), custom_domains, compute)
     warmup = session.warm_up()
     tiny = warmup.seconds is not None and warmup.seconds < INLINE_SECONDS
     if threads is None and session.threads > 1 and tiny and path.stat().st_size <= RELOAD_BYTES:
-        session = Session(path, 1, custom_domains)
+        session = Session(path, 1, custom_domains, compute)
         warmup = session.warm_up()
     return session, warmup
 

@@ -7,10 +7,10 @@ import time
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
-from penstock_runtime.engine.job import Answerer, Job, Ran, Run, Together
+from penstock_runtime.engine.job import Answerer, Job, Ran, Run, Together, Waiter
 from penstock_runtime.engine.line import Bounds
-from penstock_runtime.engine.rows import NotByRow, check_rows, join, split
-from penstock_runtime.engine.session import Session
+from penstock_runtime.engine.rows import NotByRow, check_rows, count_bytes, count_rows, group_of, join, split
+from penstock_runtime.engine.session import Session, Tensor
 from penstock_runtime.log import event
 from penstock_runtime.protocol.errors import TimedOut
 
@@ -109,6 +109,19 @@ class Joint:
         self.bounds = bounds
         self._session = session
         self._doubts = 0
+
+    def job(
+        self,
+        outputs: Sequence[str],
+        inputs: dict[str, Tensor],
+        seconds: float,
+        waiter: Waiter,
+        answerer: Answerer | None,
+    ) -> Job:
+        """Return what is to be run for `waiter`, of the group that it can share a run with; see Place.join."""
+        group = group_of(outputs, inputs, answerer) if self.bounds.rows > 1 else None
+        rows, size, now = count_rows(inputs), count_bytes(inputs), time.perf_counter()
+        return Job(outputs, inputs, rows, size, group, now, seconds, waiter, answerer)
 
     def run(self, jobs: Sequence[Job], tell: Callable[[Finished], None]) -> Finished:
         """Run `jobs`, which are of one group, as one; where that fails, each alone.

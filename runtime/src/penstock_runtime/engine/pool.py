@@ -17,7 +17,6 @@ from math import inf
 from penstock_runtime.engine.job import Answerer, Job, Waiter
 from penstock_runtime.engine.joint import Finished, Joint, timed_out
 from penstock_runtime.engine.line import Line
-from penstock_runtime.engine.rows import count_bytes, count_rows, group_of
 from penstock_runtime.engine.session import Tensor
 from penstock_runtime.protocol.errors import Overloaded, Unavailable
 
@@ -78,9 +77,7 @@ class Pool:
             raise Overloaded
         # Only read by threads, which run nothing before this.
         loop = self._loop = asyncio.get_running_loop()
-        group = group_of(outputs, inputs, answerer) if self._joint.bounds.rows > 1 else None
-        job = Job(outputs, inputs, count_rows(inputs), count_bytes(inputs), group, time.perf_counter(), seconds, waiter,
-                  answerer)  # fmt: skip
+        job = self._joint.job(outputs, inputs, seconds, waiter, answerer)
         job.timer = loop.call_later(seconds, self._expire, job)
         self.inside += 1
         self._begin(job)

@@ -12,8 +12,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import onnxruntime as ort
 
+from penstock_runtime.engine.compute import ON_CPU, Compute
 from penstock_runtime.engine.errors import ModelLoadError
 from penstock_runtime.engine.onnx_file.check import check_model
+from penstock_runtime.engine.providers import open_session
 from penstock_runtime.engine.tensor_type import tensor_spec
 from penstock_runtime.protocol.errors import InferenceFailed, InvalidRequest
 from penstock_runtime.protocol.schema import ModelSchema, TensorSpec
@@ -38,10 +40,13 @@ class Warmup(NamedTuple):
 class Session:
     """A loaded model. `run` may be called from several threads at once."""
 
-    def __init__(self, path: Path, threads: int, custom_domains: Collection[str] = ()) -> None:
+    def __init__(
+        self, path: Path, threads: int, custom_domains: Collection[str] = (), compute: Compute = ON_CPU
+    ) -> None:
         """Load the ONNX file with `threads` intra-op threads; raises ModelLoadError with the reason.
 
-        `custom_domains`: those beyond ONNX Runtime's own that its operators may be of.
+        `custom_domains`: those beyond ONNX Runtime's own that its operators may be of. `provider` tells what `compute`
+        came to, `fallback` why it is not what was asked for first.
         """
         check_model(path, custom_domains)
         self.threads = threads
@@ -55,9 +60,12 @@ class Session:
         # ONNX Runtime's own error lines can quote values of a request; its exceptions tell us all.
         options.log_severity_level = 4
         try:
-            self._session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+            opened = open_session(path, options, compute)
+        except ModelLoadError:
+            raise
         except Exception as error:  # noqa: BLE001 - whatever a corrupt file provokes is a failed load
             raise ModelLoadError(f"ONNX Runtime cannot load {path.name}: {plain_text(error)}") from None
+        self._session, self.provider, self.fallback = opened.session, opened.provider, opened.fallback
         # The wrapper checks inputs that have been checked already, which takes as long as a small model.
         self._run = getattr(self._session, "_sess", self._session).run
         self.schema = ModelSchema(

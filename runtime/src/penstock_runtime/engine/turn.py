@@ -7,13 +7,11 @@ came in has been worked on. So nothing is waited for, and a request that comes b
 from __future__ import annotations
 
 import asyncio
-import time
 from collections import deque
 from collections.abc import Callable, Hashable, Sequence
 
 from penstock_runtime.engine.job import Answerer, Job, Waiter
 from penstock_runtime.engine.joint import Finished, Joint
-from penstock_runtime.engine.rows import count_bytes, count_rows, group_of
 from penstock_runtime.engine.session import Tensor
 
 
@@ -48,13 +46,11 @@ class Turn:
         answerer: Answerer | None = None,
     ) -> Job:
         """Have the model run on `inputs` at the turn's end; see Place."""
-        group = group_of(outputs, inputs, answerer) if self._joint.bounds.rows > 1 else None
-        job = Job(outputs, inputs, count_rows(inputs), count_bytes(inputs), group, time.perf_counter(), seconds, waiter,
-                  answerer)  # fmt: skip
+        job = self._joint.job(outputs, inputs, seconds, waiter, answerer)
         # One that must run alone is a group of its own.
-        jobs = self._groups.get(group or job)
+        jobs = self._groups.get(job.group or job)
         if jobs is None:
-            self._groups[group or job] = deque((job,))
+            self._groups[job.group or job] = deque((job,))
         else:
             jobs.append(job)
         self.inside += 1

@@ -9,7 +9,12 @@ from penstock_runtime.protocol.schema import ModelSchema, TensorSpec
 
 
 def describe_config(
-    schema: ModelSchema, name: str, instances: int, parameters: Mapping[str, str | int | float]
+    schema: ModelSchema,
+    name: str,
+    instances: int,
+    parameters: Mapping[str, str | int | float],
+    *,
+    gpu: bool = False,
 ) -> dict[str, Any]:
     """Return the configuration; `instances`: inferences that run at once, `parameters`: what was set or measured.
 
@@ -22,7 +27,7 @@ def describe_config(
         "max_batch_size": 0,
         "input": [_describe(spec) for spec in schema.inputs],
         "output": [_describe(spec) for spec in schema.outputs],
-        "instance_group": [{"name": name, "kind": "KIND_CPU", "count": instances}],
+        "instance_group": [{"name": name, "kind": "KIND_GPU" if gpu else "KIND_CPU", "count": instances}],
         "parameters": {key: {"string_value": str(value)} for key, value in parameters.items()},
     }
 

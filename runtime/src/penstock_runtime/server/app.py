@@ -23,7 +23,6 @@ from penstock_runtime.server.http import (
     NAME,
     STARTED,
     TASK,
-    Disconnected,
     Header,
     Receive,
     Scope,
@@ -33,7 +32,6 @@ from penstock_runtime.server.http import (
     not_found,
     read_body,
     require_method,
-    shutting_down,
     unexpected,
 )
 from penstock_runtime.server.openapi.data_port import data_document
@@ -122,17 +120,9 @@ class DataApp:
             body, extra, kind = await self._answer_inference(request.admit(version), given, receive, copy)
             await answer(send, 200, body, (*extra, *headers), kind)
             request.outcome = "ok"
-        except Disconnected:
-            request.outcome = "client_error"
-        except asyncio.CancelledError:
-            if GONE in scope:
-                request.outcome = "client_error"
-                return
-            # The time to finish is over: better an answer that says so than a connection that breaks.
-            request.outcome = "rejected"
-            await answer_error(send, shutting_down(), headers)
-        except Exception as error:  # noqa: BLE001 - the protocol wants an answer whatever happens
-            await answer_error(send, request.explain(error), (*revision_of(model), *headers))
+        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - the protocol wants an answer whatever happens
+            if (failure := request.fail(error, gone=GONE in scope)) is not None:
+                await answer_error(send, failure, (*revision_of(model), *headers))
         finally:
             request.end()
         if copy is not None and self._shadower is not None and request.outcome == "ok":

@@ -14,7 +14,7 @@ from penstock_runtime.protocol.fit import InferRequest
 from penstock_runtime.server.app import compress_answer, read_binary_header, revision_of
 from penstock_runtime.server.compression import MIN_COMPRESSED, too_large
 from penstock_runtime.server.counting import Counted, InFlight
-from penstock_runtime.server.http import CLOSE, JSON_TYPE, LENGTH_HEADER, head_of, headers_of_error, shutting_down
+from penstock_runtime.server.http import CLOSE, JSON_TYPE, LENGTH_HEADER, head_of, headers_of_error
 from penstock_runtime.server.repository.model import Model
 from penstock_runtime.server.serving import Answer, Serving
 from penstock_runtime.server.shadow.shadower import Copy, Shadower
@@ -166,12 +166,9 @@ class Call(Counted[Model]):
         try:
             send_answer(exchange, await compress_answer(answer, exchange.headers[b"accept-encoding"]))
             self.outcome = "ok"
-        except asyncio.CancelledError:
-            self.outcome = "client_error" if exchange.disconnected else "rejected"
-            if not exchange.disconnected:
-                send_error(exchange, shutting_down(), self.model)
-        except Exception as error:  # noqa: BLE001 - the protocol wants an answer whatever happens
-            send_error(exchange, self.explain(error), self.model)
+        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - the protocol wants an answer whatever happens
+            if (failure := self.fail(error, gone=exchange.disconnected)) is not None:
+                send_error(exchange, failure, self.model)
         self.end()
         self._offer()
 

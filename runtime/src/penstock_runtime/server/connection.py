@@ -94,6 +94,7 @@ class _Exchange:
             self._task.cancel()
         elif self._call is not None:
             self._call.abandon()
+            self._call = None
 
     def give_up(self) -> None:
         """Let it wait no longer: the server shuts down. Tasks are cancelled by whoever shuts it down."""
@@ -103,6 +104,8 @@ class _Exchange:
     def send(self, head: bytes, body: bytes, *, close: bool = False) -> None:
         """Send the whole answer, and close the connection with it if asked to, or if it is not to be kept."""
         self.response_complete = True
+        # They keep each other, and only the garbage collector would see that nobody else does.
+        self._call = None
         if self.disconnected:
             return
         connection = self._connection

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from typing import TYPE_CHECKING, Generic, Protocol
 
 from penstock_runtime.protocol.errors import Overloaded, ProtocolError
-from penstock_runtime.server.http import unexpected
+from penstock_runtime.server.http import Disconnected, shutting_down, unexpected
 from penstock_runtime.server.measured import M
 from penstock_runtime.server.metrics import outcome_of
 from penstock_runtime.server.observing.observed import OBSERVED
@@ -57,6 +58,19 @@ class Counted(Generic[M]):
             self.outcome = outcome_of(error.status)
             return error
         return unexpected(error)
+
+    def fail(self, error: Exception | asyncio.CancelledError, *, gone: bool) -> ProtocolError | None:
+        """Return what its client is told of `error`, None if nobody waits for it; and keep the outcome.
+
+        `gone`: the client went, which is why the request was cancelled if it was.
+        """
+        if isinstance(error, asyncio.CancelledError):
+            # The time to finish is over: better an answer that says so than a connection that breaks.
+            error = Disconnected() if gone else shutting_down()
+        if isinstance(error, Disconnected):
+            self.outcome = "client_error"
+            return None
+        return self.explain(error)
 
     def leave(self) -> float:
         """Be under way no more, without being counted; return the seconds since it came."""

@@ -13,6 +13,7 @@ from penstock_runtime.protocol.errors import ProtocolError
 from penstock_runtime.server.call import Call, Exchange
 from penstock_runtime.server.forward.relay import Forwarder, Route
 from penstock_runtime.server.http import Header
+from penstock_runtime.server.observing.observer import Observing
 from penstock_runtime.server.repository.model import Model
 from penstock_runtime.server.repository.repository import Repository
 from penstock_runtime.server.shadow.shadower import Shadower
@@ -31,12 +32,14 @@ class Direct:
         forwarder: Forwarder | None = None,
         shadower: Shadower | None = None,
         allows: Callable[[Mapping[bytes, bytes]], bool] | None = None,
+        observing: Observing | None = None,
     ) -> None:
         """Serve the models of `repository`, but for what `forwarder` chooses.
 
         `shadower` is offered what has been answered. `allows`: whether a request with these headers may be answered
-        here; ASGI refuses the others.
+        here; ASGI refuses the others. What is observed goes by ASGI as well.
         """
+        self._observing = observing
         self.allows = allows
         self._repository = repository
         self.max_body_bytes = max_body_bytes
@@ -46,8 +49,10 @@ class Direct:
     def model_at(self, url: bytes) -> Model | None:
         """Return the model whose infer path `url` is; None if this request has to go by ASGI.
 
-        That is so for another path, a version, an escaped name, and while draining.
+        That is so for another path, a version, an escaped name, while requests are observed, and while draining.
         """
+        if self._observing is not None and self._observing.active:
+            return None
         if not url.startswith(_MODELS) or not url.endswith(_INFER) or self._repository.draining:
             return None
         return self._repository.models.get(url[len(_MODELS) : -len(_INFER)].decode("latin-1"))

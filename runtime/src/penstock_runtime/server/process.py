@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
-import signal
-import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING
 
 from penstock_runtime.log import event
@@ -21,13 +18,13 @@ from penstock_runtime.server.draining import drain
 from penstock_runtime.server.feedback.keys import Keys
 from penstock_runtime.server.listener import Listener
 from penstock_runtime.server.metrics_app import MetricsApp
-from penstock_runtime.server.observing.observer import Observing
+from penstock_runtime.server.observing.observer import Observer, Observing
 from penstock_runtime.server.page import app as page
 from penstock_runtime.server.page.app import PageApp
+from penstock_runtime.server.ports import open_ports
 from penstock_runtime.server.repository.repository import Repository
 from penstock_runtime.server.security.security import Security
 from penstock_runtime.server.settings import Settings
-from penstock_runtime.server.sockets import bind
 from penstock_runtime.server.traffic import Traffic
 from penstock_runtime.server.workers.link import Link
 
@@ -52,34 +49,22 @@ class Process:
         self._repository = Repository(settings, self._keys, self._config.feedback, self._config.cohort)
         self._security = security = Security(settings.security)
         self._observing = Observing(settings.observing, settings.revision)
-        self._traffic = traffic = Traffic(self._repository, settings.serving)
+        self._traffic = traffic = Traffic(settings.serving, self._outputs)
+        traffic.told["logging"] = self._observing.told
         self._listeners: list[Listener] = []
         self._grpc: GrpcListener | None = None
         limit = settings.serving.max_body_bytes
-        data = self._observing.observe(
-            security.guard_data(
-                DataApp(self._repository, limit, traffic.forwarder, traffic.shadower, security.tokens is not None)
-            )
+        data = security.guard_data(
+            DataApp(self._repository, limit, traffic.forwarder, traffic.shadower, security.tokens is not None)
         )
-        # What is observed goes by ASGI.
-        direct = None
-        if not self._observing.active:
-            direct = Direct(self._repository, limit, traffic.forwarder, traffic.shadower, security.allows)
+        data = Observer(data, self._observing)
+        direct = Direct(self._repository, limit, traffic.forwarder, traffic.shadower, security.allows, self._observing)
         admin = AdminApp(
             self._repository, settings.model_control, traffic.told, tokens=security.admin_tokens is not None
         )
         guarded = security.guard_admin(PageApp(self._repository, settings.revision, admin), page.PATHS)
         try:
-            ports = settings.worker or (settings.http_port, settings.admin_port, settings.metrics_port)
-            for app, name, port, short in (
-                (data, "http", ports[0], direct),
-                (guarded, "admin", ports[1], None),
-                (MetricsApp(self._repository.models), "metrics", ports[2], None),
-            ):
-                bound = socket.socket(fileno=port) if settings.worker else bind(settings.host, port)
-                # The supervisor asks its workers by loopback, and speaks TLS for them.
-                tls = security.tls(name) if name == "http" or not settings.worker else None
-                self._listeners.append(Listener(app, bound, short, tls))
+            self._listeners = open_ports(settings, security, data, guarded, MetricsApp(self._repository.models), direct)
             self._grpc = self._listen_grpc()
         except BaseException:
             self._close()
@@ -125,18 +110,24 @@ class Process:
                 task.cancel()
             self._close()
 
+    def _outputs(self) -> Collection[str]:
+        return {output.name: None for each in self._repository.servings for output in each.schema.outputs}
+
     def _listen_grpc(self) -> GrpcListener | None:
         settings = self._settings
         if settings.grpc_port is None:
-            if settings.security.guards_data:
-                event(logger, "gRPC is off: it knows neither tokens nor TLS yet, and would be open to all",
-                      level=logging.WARNING)  # fmt: skip
             return None
         # Its libraries take time and memory, which those who switch it off need not pay.
+        from penstock_runtime.server.grpc.forwarding import Forwarding
+        from penstock_runtime.server.grpc.inference import Inferences
         from penstock_runtime.server.grpc.listener import GrpcListener
+        from penstock_runtime.server.grpc.services import Services
+        from penstock_runtime.server.grpc.shadowing import Shadowing
 
-        return GrpcListener(self._repository, settings.host, settings.grpc_port, settings.serving.max_body_bytes,
-                            drain_seconds=settings.drain_seconds, shared=settings.worker is not None)  # fmt: skip
+        inferences = Inferences(
+            self._repository, Forwarding(self._traffic.forwarder), Shadowing(self._traffic.shadower)
+        )
+        return GrpcListener(Services(inferences), settings, settings.grpc_port, self._security)
 
     def _health_changed(self) -> None:
         if self._grpc is not None:
@@ -150,14 +141,10 @@ class Process:
         self._on_ready()
         if self._link is not None:
             await self._link.wait_for_all()
-            self._end_with_supervisor = asyncio.create_task(self._follow(self._link))
+            self._end_with_supervisor = asyncio.create_task(self._link.follow())
             self._repository.waits_for_others = False
         event(logger, "ready", models=list(self._repository.models), revision=self._settings.revision,
               load_seconds=round(time.perf_counter() - start, 3))  # fmt: skip
-
-    async def _follow(self, link: Link) -> None:
-        await link.wait_for_end()
-        os.kill(os.getpid(), signal.SIGTERM)
 
     async def _watch(self) -> None:
         while True:

@@ -9,8 +9,9 @@ from argparse import SUPPRESS, ArgumentParser, Namespace
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, TypeVar, cast
+from typing import Any, Literal, Self, TypeVar, cast
 
+from penstock_runtime.engine.compute import CPU, NAMES, ON_CPU, Compute
 from penstock_runtime.engine.locate import VersionPolicy
 from penstock_runtime.server.observing import options as observing
 from penstock_runtime.server.security import options as security
@@ -34,7 +35,7 @@ class Serving:
 
     `max_batch_rows`: most rows that requests waiting for the model are run with together; 1 = each alone.
     `custom_domains`: those of operators beyond ONNX Runtime's own that a model may have.
-    `cpu_share`: of the CPUs that the server may use, what this process may.
+    `compute`: what models are computed on. `cpu_share`: of the CPUs that the server may use, what this process may.
     """
 
     threads: int | None = None
@@ -43,6 +44,7 @@ class Serving:
     timeout: float = 60.0
     max_batch_rows: int = 32
     custom_domains: frozenset[str] = frozenset()
+    compute: Compute = ON_CPU
     cpu_share: float = 1.0
 
     def divided(self, workers: int) -> Serving:
@@ -66,18 +68,13 @@ class Feedback:
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
-    """Everything a serving process is told. Ports of 0 are chosen by the system and logged; None: not served.
+class ProcessSettings:
+    """What every process with these ports is told, whoever answers behind them.
 
-    `model_name` None: `model_path` is a repository, each of whose folders is a model. `model_control`: whether
-    models may be loaded and unloaded by the admin port. `worker`: the sockets of this process if it is one of
-    several `workers`.
+    Ports of 0 are chosen by the system and logged; None: not served. `worker`: the sockets of this process if it is
+    one of several `workers`.
     """
 
-    model_path: Path
-    model_name: str | None
-    version_policy: VersionPolicy
-    model_control: bool
     workers: int
     worker: Inherited | None
     revision: str
@@ -94,6 +91,51 @@ class Settings:
     serving: Serving
     feedback: Feedback
     security: security.SecurityOptions
+
+    @classmethod
+    def read(cls, args: Namespace, env: Mapping[str, str], **own: Any) -> Self:
+        """Return the settings of `args` and `env`, with what only this kind of process is told in `own`.
+
+        Raises SettingsError naming what is wrong.
+        """
+        serving = read_serving(read_json_object(env, "PENSTOCK_SERVING"))
+        with Named("workers"):
+            workers = _at_least(1, args.workers)
+        with Named("security"):
+            secured = security.read_options(args)
+        return cls(
+            workers=workers,
+            worker=Inherited(*map(int, args.worker.split(","))) if args.worker else None,
+            revision=env.get("PENSTOCK_REVISION") or "none",
+            host=args.host,
+            http_port=args.http_port,
+            grpc_port=None if args.grpc_port < 0 else args.grpc_port,
+            admin_port=args.admin_port,
+            metrics_port=args.metrics_port,
+            config_dir=args.config_dir,
+            feedback_key_dir=args.feedback_key_dir,
+            drain_seconds=args.drain_seconds,
+            shutdown_seconds=args.shutdown_seconds,
+            termination_log=args.termination_log,
+            serving=serving.divided(workers),
+            feedback=read_feedback(read_json_object(env, "PENSTOCK_FEEDBACK")),
+            security=secured,
+            **own,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Settings(ProcessSettings):
+    """Everything a serving process is told.
+
+    `model_name` None: `model_path` is a repository, each of whose folders is a model. `model_control`: whether
+    models may be loaded and unloaded by the admin port.
+    """
+
+    model_path: Path
+    model_name: str | None
+    version_policy: VersionPolicy
+    model_control: bool
     observing: observing.ObservingOptions
 
 
@@ -109,25 +151,31 @@ def add_arguments(parser: ArgumentParser) -> None:
                         help="numbered folders to serve: latest (default), all, or numbers such as 3,5")  # fmt: skip
     parser.add_argument("--model-control", choices=("none", "explicit"), default="none",
                         help="explicit: models can be loaded and unloaded by requests to the admin port")  # fmt: skip
+    parser.add_argument("--model-name", help="name in URLs (default: $PENSTOCK_MODEL, else the file's or folder's)")
+    add_process_arguments(parser)
+    observing.add_arguments(parser)
+    add_domains_argument(parser)
+    parser.add_argument("--providers", metavar="NAME,...",
+                        help="what to compute on: cpu, cuda, or cuda,cpu to make do with the CPU where there is no GPU "
+                             "(default: $PENSTOCK_PROVIDERS, else cpu)")  # fmt: skip
+    parser.add_argument("--gpu-memory", metavar="SIZE",
+                        help="most of a GPU's memory that a model may take, such as 8Gi "
+                             "(default: $PENSTOCK_GPU_MEMORY)")  # fmt: skip
+
+
+def add_process_arguments(parser: ArgumentParser) -> None:
+    """Declare the options of every process with these ports, whoever answers behind them."""
     parser.add_argument("--workers", type=int, default=1, metavar="N",
                         help="processes that share the ports, for models too small for threads")  # fmt: skip
     parser.add_argument("--worker", help=SUPPRESS)  # what a process is told that is one of them
-    parser.add_argument("--model-name", help="name in URLs (default: $PENSTOCK_MODEL, else the file's or folder's)")
+    parser.add_argument("--host", help="address to listen on (default: every address)")
+    parser.add_argument("--http-port", type=int, default=8080, help="inference and health")
     parser.add_argument(
         "--grpc-port",
         type=int,
         default=9000,
         help="inference and health over gRPC; -1: none, as with tokens or TLS on http, which it lacks",
     )
-    add_process_arguments(parser)
-    observing.add_arguments(parser)
-    add_domains_argument(parser)
-
-
-def add_process_arguments(parser: ArgumentParser) -> None:
-    """Declare the options of every process with these ports, whoever answers behind them."""
-    parser.add_argument("--host", help="address to listen on (default: every address)")
-    parser.add_argument("--http-port", type=int, default=8080, help="inference and health")
     parser.add_argument("--admin-port", type=int, default=9091, help="feedback")
     parser.add_argument("--metrics-port", type=int, default=9090, help="GET /metrics")
     parser.add_argument("--config-dir", type=Path, default=Path("/etc/penstock/revision"),
@@ -162,35 +210,29 @@ def read_settings(args: Namespace, env: Mapping[str, str]) -> Settings:
     name = None
     if args.model_repository is None:
         name = args.model_name or env.get("PENSTOCK_MODEL") or default_name(path)
-    serving = read_serving(read_json_object(env, "PENSTOCK_SERVING"))
-    with Named("security"):
-        secured = security.read_options(args)
     with Named("observing"):
         observed = observing.read_options(args, env)
-    return Settings(
+    settings = Settings.read(
+        args,
+        env,
         model_path=path,
         model_name=name,
         version_policy=read_versions(args.versions),
         model_control=args.model_control == "explicit",
-        workers=_workers(args.workers),
-        worker=Inherited(*map(int, args.worker.split(","))) if args.worker else None,
-        revision=env.get("PENSTOCK_REVISION") or "none",
-        host=args.host,
-        http_port=args.http_port,
-        # It has neither tokens nor TLS yet, and must not be the way around them.
-        grpc_port=None if args.grpc_port < 0 or secured.guards_data else args.grpc_port,
-        admin_port=args.admin_port,
-        metrics_port=args.metrics_port,
-        config_dir=args.config_dir,
-        feedback_key_dir=args.feedback_key_dir,
-        drain_seconds=args.drain_seconds,
-        shutdown_seconds=args.shutdown_seconds,
-        termination_log=args.termination_log,
-        serving=replace(serving.divided(_workers(args.workers)), custom_domains=read_domains(args, env)),
-        feedback=read_feedback(read_json_object(env, "PENSTOCK_FEEDBACK")),
-        security=secured,
         observing=observed,
     )
+    serving = replace(settings.serving, custom_domains=read_domains(args, env), compute=read_compute(args, env))
+    return replace(settings, serving=serving)
+
+
+def read_compute(args: Namespace, env: Mapping[str, str]) -> Compute:
+    """Return what to compute on; raises SettingsError."""
+    names = tuple((args.providers or env.get("PENSTOCK_PROVIDERS") or CPU).replace(",", " ").split())
+    if not names or any(name not in NAMES for name in names) or len(set(names)) < len(names):
+        raise SettingsError(f"providers: '{' '.join(names)}' is not one or several of {', '.join(NAMES)}")
+    with Named("gpu-memory"):
+        memory = args.gpu_memory or env.get("PENSTOCK_GPU_MEMORY")
+        return Compute(names, _at_least(1, parse_size(memory)) if memory else None)
 
 
 def default_name(path: Path) -> str:
@@ -215,11 +257,6 @@ def _model_path(args: Namespace) -> Path:
     if path is None:
         raise SettingsError("model: none is given; name an .onnx file, or a folder with one")
     return path
-
-
-def _workers(count: int) -> int:
-    with Named("workers"):
-        return _at_least(1, count)
 
 
 def read_versions(text: str) -> VersionPolicy:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from penstock_runtime.log import event
 from penstock_runtime.server.config_dir import ConfigDir
 from penstock_runtime.server.forward.relay import Forwarder
 from penstock_runtime.server.forward.setting import parse_forwarding
-from penstock_runtime.server.repository.repository import Repository
 from penstock_runtime.server.settings import Serving, SettingsError
 from penstock_runtime.server.shadow.setting import Shadowing, parse_shadowing
 from penstock_runtime.server.shadow.shadower import Shadower
@@ -22,9 +21,9 @@ logger = logging.getLogger(__name__)
 class Traffic:
     """Forwarding and shadowing of one process. `told` has what they are told by name."""
 
-    def __init__(self, repository: Repository, limits: Serving) -> None:
-        """Neither does anything before it is told."""
-        self._repository = repository
+    def __init__(self, limits: Serving, outputs: Callable[[], Collection[str]]) -> None:
+        """Neither does anything before it is told. `outputs`: the names of the models', none if they are not known."""
+        self._outputs = outputs
         self.forwarder = Forwarder(limits.max_body_bytes, limits.timeout)
         self.shadower = Shadower(limits.max_body_bytes, limits.timeout)
         self.told: dict[str, Told[Any]] = {
@@ -33,7 +32,7 @@ class Traffic:
         }
 
     def look(self, config: ConfigDir) -> None:
-        """Take notice of the mounted files forward.json and shadow.json."""
+        """Take notice of the mounted files: of each setting the one by its name, such as forward.json."""
         for name, told in self.told.items():
             told.look(config.document(f"{name}.json"))
 
@@ -48,10 +47,9 @@ class Traffic:
         return self._check_shadowing(parse_shadowing(spec))
 
     def _check_shadowing(self, setting: Shadowing | None) -> Shadowing | None:
-        """Return `setting`; raises SettingsError if it has a tolerance for an output that no loaded model has."""
-        servings = list(self._repository.servings)
-        if setting is not None and servings:
-            setting.check_outputs({output.name: None for each in servings for output in each.schema.outputs})
+        """Return `setting`; raises SettingsError if it has a tolerance for an output that no model has."""
+        if setting is not None and (outputs := self._outputs()):
+            setting.check_outputs(outputs)
         return setting
 
     def close(self) -> None:

@@ -7,7 +7,7 @@ import time
 
 from penstock_runtime.log import event
 from penstock_runtime.server.agent.paths import Inference
-from penstock_runtime.server.agent.reading import Reader
+from penstock_runtime.server.agent.reading import Reader, Reading
 from penstock_runtime.server.agent.settings import AgentSettings
 from penstock_runtime.server.feedback.ids import Issuer
 from penstock_runtime.server.feedback.intake import Intake
@@ -50,9 +50,14 @@ class Agent:
         self._intake.judge = self.reader.labels_only
         event(logger, "feedback changed", model=self.model.name, decision_output=feedback.output)
 
-    async def sign(self, inference: Inference, response: Response) -> Header:
-        """Return the header with the id of a good answer, and count what it predicts."""
-        reading = await self.reader.read(inference, response.body, dict(response.headers))
+    async def sign(self, inference: Inference, response: Response) -> bytes:
+        """Return the id of a good answer, and count what it predicts."""
+        return self._issue(await self.reader.read(inference, response.body, dict(response.headers)))
+
+    def sign_message(self, inference: Inference, payload: bytes) -> bytes:
+        """The same of an answer over gRPC."""
+        return self._issue(self.reader.read_message(inference, payload))
+
+    def _issue(self, reading: Reading) -> bytes:
         self.model.metrics.count_predictions(reading.predictions)
-        issued = self._issuer.issue(time.time(), reading.rows, reading.predictions)
-        return b"penstock-prediction-id", issued
+        return self._issuer.issue(time.time(), reading.rows, reading.predictions)

@@ -10,11 +10,11 @@ import orjson
 from penstock_runtime.protocol.errors import ProtocolError, Unavailable
 from penstock_runtime.server.agent.agent import Agent
 from penstock_runtime.server.agent.paths import Inference, find_inference
+from penstock_runtime.server.agent.shadow import Copy
 from penstock_runtime.server.agent.upstream import Readiness, Upstream
 from penstock_runtime.server.counting import Counted
 from penstock_runtime.server.forward.http_client import Response
 from penstock_runtime.server.forward.message import SHADOW, between, hand_back, url_of
-from penstock_runtime.server.forward.relay import Forwarder
 from penstock_runtime.server.http import (
     CLOSE,
     GONE,
@@ -33,6 +33,7 @@ from penstock_runtime.server.http import (
 )
 from penstock_runtime.server.metrics import outcome_of
 from penstock_runtime.server.settings import Serving
+from penstock_runtime.server.traffic import Traffic
 
 # The platform that the protocol has for what TensorFlow Serving serves.
 _PLATFORM = "tensorflow_savedmodel"
@@ -47,13 +48,14 @@ class AgentApp:
     """
 
     def __init__(
-        self, agent: Agent, upstream: Upstream, readiness: Readiness, forwarder: Forwarder, limits: Serving
+        self, agent: Agent, upstream: Upstream, readiness: Readiness, traffic: Traffic, limits: Serving
     ) -> None:
-        """Pass on to `upstream`, but for what `forwarder` hands to another revision."""
+        """Pass on to `upstream`, but for what `traffic` hands to another revision; copies go there as well."""
         self._agent = agent
         self._upstream = upstream
         self._readiness = readiness
-        self._forwarder = forwarder
+        self._forwarder = traffic.forwarder
+        self._shadower = traffic.shadower
         self._limits = limits
         self._metadata = f"/v2/models/{agent.model.name}"
 
@@ -110,8 +112,8 @@ class AgentApp:
         shadow = any(name == SHADOW for name, _ in scope["headers"])
         request = Counted(agent, agent.model, scope.get(STARTED) or time.perf_counter(), shadow=shadow)
         own = (agent.revision_header, *extra)
+        copy: Copy | None = None
         try:
-            # Another revision numbers its versions anew.
             if scope["method"] == "POST" and not inference.versioned:
                 here = await self._forwarder.relay(metrics, scope, receive, send, extra)
                 if here is None:
@@ -124,21 +126,18 @@ class AgentApp:
             request.outcome = "ok" if 200 <= response.status < 300 else outcome_of(response.status)
             if request.outcome == "ok" and not shadow:
                 metrics.inference_seconds.observe(time.perf_counter() - begun)
-                own = (*own, await agent.sign(inference, response))
+                own = (*own, (b"penstock-prediction-id", await agent.sign(inference, response)))
+                # Another revision numbers its versions anew.
+                if self._shadower.active and not inference.versioned:
+                    copy = Copy(metrics, inference, url_of(scope), scope["headers"], body, response)
             await hand_back(send, response, own, _OURS)
-        except Disconnected:
-            request.outcome = "client_error"
-        except asyncio.CancelledError:
-            if GONE in scope:
-                request.outcome = "client_error"
-                return
-            # The time to finish is over: better an answer that says so than a connection that breaks.
-            request.outcome = "rejected"
-            await answer_error(send, Unavailable("the server is shutting down"), own)
-        except Exception as error:  # noqa: BLE001 - the protocol wants an answer whatever happens
-            await answer_error(send, request.explain(error), own)
+        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - the protocol wants an answer whatever happens
+            if (failure := request.fail(error, gone=GONE in scope)) is not None:
+                await answer_error(send, failure, own)
         finally:
             request.end()
+        if copy is not None and request.outcome == "ok":
+            self._shadower.offer(copy)
 
     async def _read(self, scope: Scope, receive: Receive) -> bytes:
         """Return the body as it came: without its Content-Encoding, `read_body` does not decompress it."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from argparse import ArgumentParser, Namespace
+from collections.abc import Sequence
 
 from penstock_runtime.server.agent import settings as agent_settings
 from penstock_runtime.server.agent.process import AgentProcess
@@ -18,17 +19,25 @@ def add_arguments(parser: ArgumentParser) -> None:
     agent_settings.add_arguments(parser)
 
 
-def run(args: Namespace) -> int:
-    """Run an agent to its end and return its exit code: 0 after a drain, 1 if it cannot begin."""
+def run(args: Namespace, arguments: Sequence[str]) -> int:
+    """Run an agent to its end and return its exit code: 0 after a drain, 1 if it cannot begin.
+
+    `arguments`: the command line's words, with which workers are started where there are several.
+    """
     import uvloop
 
     try:
-        uvloop.run(_run(agent_settings.read_settings(args, os.environ)))
+        return uvloop.run(_run(agent_settings.read_settings(args, os.environ), arguments))
     except (SettingsError, ListenError) as error:
         fail(args.termination_log, error)
         return 1
-    return 0
 
 
-async def _run(settings: AgentSettings) -> None:
+async def _run(settings: AgentSettings, arguments: Sequence[str]) -> int:
+    if settings.workers > 1 and settings.worker is None:
+        # It draws in more than an agent needs.
+        from penstock_runtime.server.workers.supervisor import Supervisor
+
+        return await Supervisor(settings, arguments).run(stop_at_signal())
     await AgentProcess(settings).run(stop_at_signal())
+    return 0

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
 
 from penstock_runtime.log import event
 from penstock_runtime.protocol.answer import Answer
@@ -18,6 +20,9 @@ from penstock_runtime.server.feedback.ids import Prediction
 from penstock_runtime.server.feedback.judge import Judge
 from penstock_runtime.server.http import LENGTH_HEADER
 from penstock_runtime.server.settings import Feedback, SettingsError
+
+if TYPE_CHECKING:
+    from penstock_runtime.server.agent.messages import InferAnswer
 
 logger = logging.getLogger(__name__)
 
@@ -67,14 +72,32 @@ class Reader:
             if (coding := headers.get(b"content-encoding")) is not None:
                 body = b"".join(await decoded(body, coding.lower(), MAX_BYTES))
             if inference.protocol == "oip":
-                return self._read_oip(body, headers.get(LENGTH_HEADER))
-            return self._read_tfserving(body, inference.verb)
+                length = headers.get(LENGTH_HEADER)
+                return self._read_oip(Answer(body, None if length is None else read_header_length(length)))
+            return self._read_columns(self._named_columns(tfserving.read_columns(body, inference.verb)))
         except Exception as error:  # noqa: BLE001 - whatever an upstream answers passes; who waits for it must not suffer
             self._complain(str(error))
             return Reading(1, ())
 
-    def _read_oip(self, body: bytes, length: bytes | None) -> Reading:
-        answer = Answer(body, None if length is None else read_header_length(length))
+    def read_message(self, inference: Inference, payload: bytes) -> Reading:
+        """The same of an answer over gRPC."""
+        # Who has no gRPC needs no protobuf.
+        from penstock_runtime.server.agent import messages
+
+        if len(payload) > MAX_BYTES:
+            return Reading(1, ())
+        try:
+            if inference.protocol == "oip":
+                return self._read_oip(messages.InferAnswer(payload))
+            if inference.verb != "predict":
+                return self._read_columns(messages.read_results(payload, inference.verb))
+            answer = messages.PredictAnswer(payload)
+            return self._read_chosen(answer.rows, answer.specs, answer.read)
+        except Exception as error:  # noqa: BLE001 - as above
+            self._complain(str(error))
+            return Reading(1, ())
+
+    def _read_oip(self, answer: Answer | InferAnswer) -> Reading:
         told = () if self.schema is None else self.schema.outputs
         judge = self._judge_of(told or answer.specs)
         chosen = next((spec for spec in answer.specs if spec.name == judge.output), None)
@@ -85,16 +108,23 @@ class Reader:
             return Reading(rows, ())
         return Reading(rows, judge.decide(answer.read((chosen.name,))[chosen.name].array, rows))
 
-    def _read_tfserving(self, body: bytes, verb: str) -> Reading:
-        columns = tfserving.read_columns(body, verb)
-        if self._named is not None and list(columns.values) == [tfserving.UNNAMED]:
-            # The answer does not say its name, so it is the one that is meant.
-            columns = tfserving.Columns(columns.rows, {self._named: columns.values[tfserving.UNNAMED]})
-        judge = self._judge_of(tfserving.specs_of(columns))
+    def _named_columns(self, columns: tfserving.Columns) -> tfserving.Columns:
+        if self._named is None or list(columns.values) != [tfserving.UNNAMED]:
+            return columns
+        # The answer does not say its name, so it is the one that is meant.
+        return tfserving.Columns(columns.rows, {self._named: columns.values[tfserving.UNNAMED]})
+
+    def _read_columns(self, columns: tfserving.Columns) -> Reading:
+        specs = tfserving.specs_of(columns)
+        return self._read_chosen(columns.rows, specs, lambda name: tfserving.array_of(columns.values[name]))
+
+    def _read_chosen(
+        self, rows: int, specs: tuple[TensorSpec, ...], array_of: Callable[[str], np.ndarray[Any, Any]]
+    ) -> Reading:
+        judge = self._judge_of(specs)
         if judge.output is None:
-            return Reading(columns.rows, ())
-        array = tfserving.array_of(columns.values[judge.output])
-        return Reading(columns.rows, judge.decide(array, columns.rows))
+            return Reading(rows, ())
+        return Reading(rows, judge.decide(array_of(judge.output), rows))
 
     def _judge_of(self, specs: tuple[TensorSpec, ...]) -> Judge:
         # Nothing of the shapes matters for the choice, and they change with the rows.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -46,7 +46,7 @@ def read_columns(body: bytes, verb: str) -> Columns:
     if not isinstance(rows, list):
         raise ValueError("no list of predictions")
     if verb == "classify":
-        return Columns(len(rows), _best(rows))
+        return columns_of_scores(rows)
     # Bytes come as an object too, and are no text to compare labels with.
     if rows and isinstance(rows[0], dict) and rows[0].keys() != {"b64"}:
         try:
@@ -86,14 +86,17 @@ def _all_texts(value: Any) -> bool:
     return all(map(_all_texts, value)) if isinstance(value, list) else type(value) is str
 
 
-def _best(rows: list[Any]) -> dict[str, Any]:
-    """Return the label with the best score of each row, unless the model has no labels; and the scores."""
+def columns_of_scores(rows: Sequence[Any]) -> Columns:
+    """Return what a classification says, of which each row has pairs of label and score; raises ValueError if not.
+
+    That is the label with the best score of each row, unless the model has no labels; and the scores.
+    """
     try:
         scores = [[float(score) for _, score in row] for row in rows]
         best = [row[max(range(len(row)), key=[score for _, score in row].__getitem__)][0] for row in rows]
     except (TypeError, ValueError):
         raise ValueError("no pairs of label and score") from None
-    return {CLASSES: best, SCORES: scores} if any(best) else {SCORES: scores}
+    return Columns(len(rows), {CLASSES: best, SCORES: scores} if any(best) else {SCORES: scores})
 
 
 def _parse(body: bytes) -> Any:

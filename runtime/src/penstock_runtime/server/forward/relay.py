@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from threading import Lock
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from penstock_runtime.protocol.errors import TimedOut
 from penstock_runtime.server.forward.message import (
@@ -19,7 +20,7 @@ from penstock_runtime.server.forward.message import (
     head_of,
     url_of,
 )
-from penstock_runtime.server.forward.setting import Forwarding
+from penstock_runtime.server.forward.setting import Address, Forwarding
 from penstock_runtime.server.forward.share import Blocks, Sticky
 from penstock_runtime.server.forward.target import NoAnswer, Target
 from penstock_runtime.server.http import (
@@ -36,24 +37,38 @@ from penstock_runtime.server.http import (
 )
 from penstock_runtime.server.metrics import Metrics
 
+if TYPE_CHECKING:
+    from penstock_runtime.server.grpc.target import GrpcTarget
+
 # Answers that say there is none: too many requests, a proxy that got none, a server that does not serve.
 _NO_ANSWER = frozenset((429, 502, 503))
 
 
 class Route(NamedTuple):
-    """A setting at work, and where the requests go that it chooses."""
+    """A setting at work, and where the requests go that it chooses: `grpc` those over gRPC; None: they stay."""
 
     setting: Forwarding
     header: bytes | None
-    # By model, so that each has the share of its own requests.
+    # By model, so that each has the share of its own requests, whatever these come over.
     blocks: dict[str, Blocks]
     sticky: Sticky
     target: Target
+    grpc: GrpcTarget | None
     counts: Counter[str]
+
+    def note(self, metrics: Metrics, result: str) -> None:
+        """Count what became of a request; `metrics` are its model's."""
+        self.counts[result] += 1
+        metrics.forwarded[result] += 1
+
+    def note_fallback(self, metrics: Metrics, reason: str) -> None:
+        """Count a request that the target gave no answer to."""
+        self.note(metrics, "fallback")
+        self.counts[reason] += 1
 
 
 class Forwarder:
-    """Forwards as it is told. All calls come from the event loop.
+    """Forwards as it is told. All calls but `choose` come from the event loop.
 
     A request is chosen by `choose`, whatever it comes over; `relay` is for those over HTTP.
     """
@@ -61,10 +76,13 @@ class Forwarder:
     def __init__(self, max_body_bytes: int, timeout: float) -> None:
         """Bodies have at most `max_body_bytes`, a request `timeout` seconds."""
         self._max_body_bytes = max_body_bytes
-        self._timeout = timeout
+        self.timeout = timeout
         self._route: Route | None = None
+        self._choosing = Lock()
         # Whether a setting is in force; asked for each request.
         self.active = False
+        # How to reach a target over gRPC: set where gRPC is served, since its libraries take memory.
+        self.connect_grpc: Callable[[Address, int], GrpcTarget] | None = None
 
     def apply(self, setting: Forwarding | None) -> None:
         """Put `setting` in force for all requests that begin from now on; None: forward nothing."""
@@ -73,16 +91,28 @@ class Forwarder:
             self._route = None
         else:
             same = before is not None and before.setting.to == setting.to
-            target = before.target if before is not None and same else self._target(setting)
+            target = before.target if before is not None and same else Target(setting.to, self._max_response)
             header = None if setting.header is None else setting.header.encode()
             sticky = Sticky(setting.share, setting.salt)
-            self._route = Route(setting, header, {}, sticky, target, Counter())
+            grpc = self._grpc_target(setting.to_grpc, before)
+            # Seen from two threads, which must not find the dictionary growing.
+            self._route = Route(setting, header, {}, sticky, target, grpc, Counter(seen=0))
         self.active = self._route is not None
         if before is not None and (self._route is None or self._route.target is not before.target):
             before.target.close()
+        if before is not None and before.grpc not in (None, None if self._route is None else self._route.grpc):
+            before.grpc.close()
 
-    def _target(self, setting: Forwarding) -> Target:
-        return Target(setting.to, max(MIN_RESPONSE, self._max_body_bytes))
+    @property
+    def _max_response(self) -> int:
+        return max(MIN_RESPONSE, self._max_body_bytes)
+
+    def _grpc_target(self, address: Address | None, before: Route | None) -> GrpcTarget | None:
+        if address is None or self.connect_grpc is None:
+            return None
+        if before is not None and before.grpc is not None and before.setting.to_grpc == address:
+            return before.grpc
+        return self.connect_grpc(address, self._max_response)
 
     def counts(self) -> dict[str, Any]:
         """Return what became of requests since the setting is in force, and the state of the target."""
@@ -95,19 +125,25 @@ class Forwarder:
             "counts": {name: route.counts[name] for name in names},
             "fallback_reasons": reasons,
             "target": route.target.describe(),
+            "target_grpc": None if route.grpc is None else route.grpc.describe(),
         }
 
     def close(self) -> None:
         """Close all connections."""
         if self._route is not None:
             self._route.target.abort()
+            if self._route.grpc is not None:
+                self._route.grpc.abort()
             self._route = None
             self.active = False
 
-    def choose(self, model: str, headers: Sequence[Header]) -> Route | None:
-        """Return where a request to `model` with these headers goes, None if it is answered here."""
+    def choose(self, model: str, headers: Sequence[Header], *, grpc: bool = False) -> Route | None:
+        """Return where a request to `model` with these headers goes, None if it is answered here; from any thread.
+
+        `grpc`: it came over gRPC, and can only go where that leads.
+        """
         route = self._route
-        if route is None:
+        if route is None or (grpc and route.grpc is None):
             return None
         value: bytes | None = None
         for name, each in headers:
@@ -115,12 +151,13 @@ class Forwarder:
                 value = each
             elif name in (FORWARDED, SHADOW):
                 return None
-        route.counts["seen"] += 1
-        if value is not None:
-            taken = route.sticky.take(value)
-        else:
-            blocks = route.blocks.get(model) or route.blocks.setdefault(model, Blocks(route.setting.share))
-            taken = blocks.take()
+        with self._choosing:
+            route.counts["seen"] += 1
+            if value is not None:
+                taken = route.sticky.take(value)
+            else:
+                blocks = route.blocks.get(model) or route.blocks.setdefault(model, Blocks(route.setting.share))
+                taken = blocks.take()
         return route if taken else None
 
     async def relay(
@@ -139,38 +176,32 @@ class Forwarder:
         length = {name: value for name, value in headers if name == b"content-length"}
         body = await read_body(length, receive, self._max_body_bytes)
         start = time.perf_counter()
-        seconds = max(0.0, self._timeout - (start - scope.get(STARTED, start))) + GRACE
+        seconds = max(0.0, self.timeout - (start - scope.get(STARTED, start))) + GRACE
         try:
             head = head_of(url_of(scope), route.target, [(FORWARDED, b"1"), *between(headers)], len(body))
             response = await route.target.exchange((head, body), seconds)
         except NoAnswer as failure:
             return _fall_back(route, metrics, failure.reason, body, receive)
         except TimeoutError:
-            _count(route, metrics, "timeout")
-            await answer_error(send, TimedOut(f"no answer within {self._timeout:g} s"), extra)
+            route.note(metrics, "timeout")
+            await answer_error(send, TimedOut(f"no answer within {self.timeout:g} s"), extra)
             return None
         except asyncio.CancelledError:
             if GONE not in scope:
                 raise
             # The target learns it from its connection, and counts it.
-            _count(route, metrics, "forwarded")
+            route.note(metrics, "forwarded")
             return None
         if response.status in _NO_ANSWER:
             return _fall_back(route, metrics, "refused", body, receive)
-        _count(route, metrics, "forwarded")
+        route.note(metrics, "forwarded")
         metrics.forward_seconds.observe(time.perf_counter() - start)
         await hand_back(send, response, extra)
         return None
 
 
-def _count(route: Route, metrics: Metrics, result: str) -> None:
-    route.counts[result] += 1
-    metrics.forwarded[result] += 1
-
-
 def _fall_back(route: Route, metrics: Metrics, reason: str, body: bytes, receive: Receive) -> Receive:
-    _count(route, metrics, "fallback")
-    route.counts[reason] += 1
+    route.note_fallback(metrics, reason)
     return _again(body, receive)
 
 

@@ -14,6 +14,7 @@ from penstock_runtime.server.settings import SettingsError
 _HOST = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9._-]{0,252})")
 _TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,128}")
 _EXAMPLE = "a URL such as http://iris-canary.my-namespace.svc:80"
+_GRPC_EXAMPLE = "a host and a port such as iris-canary.my-namespace.svc:9000"
 MAX_SALT = 256
 
 
@@ -32,8 +33,16 @@ class Address:
     @property
     def authority(self) -> str:
         """Host and port as a URL and the header Host have them."""
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return host if self.port == 80 else f"{host}:{self.port}"
+        return self._bracketed if self.port == 80 else self.endpoint
+
+    @property
+    def endpoint(self) -> str:
+        """Host and port, as gRPC clients have them."""
+        return f"{self._bracketed}:{self.port}"
+
+    @property
+    def _bracketed(self) -> str:
+        return f"[{self.host}]" if ":" in self.host else self.host
 
     def __str__(self) -> str:
         """Return the URL."""
@@ -44,6 +53,7 @@ class Address:
 class Forwarding:
     """Which requests go to `to`: a `share` of all, 0 to 1.
 
+    `to_grpc`: where the same server speaks gRPC; None: requests over gRPC stay, and are not among all.
     `header`: the lower-case name of the header whose value decides (None: chance does), so that all requests
     with one value go the same way; `salt`: another one is another choice of values.
     """
@@ -52,22 +62,25 @@ class Forwarding:
     share: float
     header: str | None = None
     salt: str = ""
+    to_grpc: Address | None = None
 
     def describe(self) -> dict[str, Any]:
         """Return it as JSON has it."""
         by: object = "random"
         if self.header is not None:
             by = {"header": self.header, **({"salt": self.salt} if self.salt else {})}
-        return {"to": str(self.to), "share": self.share, "by": by}
+        grpc = {} if self.to_grpc is None else {"to_grpc": self.to_grpc.endpoint}
+        return {"to": str(self.to), **grpc, "share": self.share, "by": by}
 
 
 def parse_forwarding(spec: Mapping[str, Any]) -> Forwarding | None:
     """Return what `spec` says; None if it is empty: forward nothing. Raises SettingsError."""
     if not spec:
         return None
-    check_keys(spec, ("to", "share", "by"), "the setting")
+    check_keys(spec, ("to", "to_grpc", "share", "by"), "the setting")
     header, salt = _parse_by(spec.get("by", "random"))
-    return Forwarding(parse_address(spec.get("to")), parse_share(spec.get("share"), "share"), header, salt)
+    to_grpc = parse_grpc_address(spec["to_grpc"], "to_grpc") if "to_grpc" in spec else None
+    return Forwarding(parse_address(spec.get("to")), parse_share(spec.get("share"), "share"), header, salt, to_grpc)
 
 
 def _parse_by(by: object) -> tuple[str | None, str]:
@@ -101,6 +114,18 @@ def parse_address(value: object, name: str = "to") -> Address:
     if parts.username is not None or parts.path not in ("", "/") or parts.query or parts.fragment:
         raise SettingsError(f"'{name}' must have a host and a port and nothing else: {_EXAMPLE}")
     return Address(host, port or 80)
+
+
+def parse_grpc_address(value: object, name: str) -> Address:
+    """Return the address in `value`, host:port; `name` is the key it stands under. Raises SettingsError."""
+    try:
+        parts = urlsplit(f"//{value}" if isinstance(value, str) else "")
+        host, port = parts.hostname or "", parts.port
+    except ValueError:
+        host, port = "", None
+    if not port or not (_is_ip(host) or _HOST.fullmatch(host)) or value != Address(host, port).endpoint:
+        raise SettingsError(f"'{name}' must be {_GRPC_EXAMPLE}")
+    return Address(host, port)
 
 
 def parse_share(value: object, name: str) -> float:

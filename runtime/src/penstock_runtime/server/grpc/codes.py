@@ -10,6 +10,7 @@ from penstock_runtime.protocol.errors import ProtocolError
 from penstock_runtime.termination import shorten
 
 _CODES = {
+    401: StatusCode.UNAUTHENTICATED,
     404: StatusCode.NOT_FOUND,
     429: StatusCode.RESOURCE_EXHAUSTED,
     501: StatusCode.UNIMPLEMENTED,

@@ -16,6 +16,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from typing import Any
 
+import grpc
 from grpc._cython import cygrpc as core  # type: ignore[attr-defined]
 
 from penstock_runtime.log import event, origin
@@ -24,9 +25,13 @@ from penstock_runtime.server.grpc.codes import OK, Status
 logger = logging.getLogger(__name__)
 
 Metadata = Sequence[tuple[str, str | bytes]]
+# A certificate with its chain, and its private key, in PEM.
+Pair = tuple[bytes, bytes]
 
 # How often calls are looked at whose message does not come, seconds.
 _SWEEP_SECONDS = 1.0
+# Calls that the core may hand out before it is asked for more: what it still holds when it shuts down it cancels.
+_EXPECTED = 64
 _ARRIVAL = "arrival"
 _SHUTDOWN = "shutdown"
 _NOTHING = core.CompletionType.queue_timeout
@@ -35,13 +40,15 @@ _NOTHING = core.CompletionType.queue_timeout
 class Call:
     """One call. Its methods may be called from any thread, but by one at a time; what it calls is said with each."""
 
-    __slots__ = ("_call", "_ended", "_loop", "_opened", "_task", "began", "deadline", "gone", "method")
+    __slots__ = ("_call", "_ended", "_loop", "_opened", "_task", "began", "deadline", "gone", "metadata", "method")
 
     def __init__(self, arrival: Any, loop: asyncio.AbstractEventLoop) -> None:
         """Take over the call that has arrived."""
         self.began = time.perf_counter()
         self.method: bytes = arrival.call_details.method
         self.deadline: float = arrival.call_details.deadline
+        # What the client sent along; binary values (`-bin`) are bytes.
+        self.metadata: Metadata = arrival.invocation_metadata
         self.gone = False
         self._call = arrival.call
         self._loop = loop
@@ -62,12 +69,21 @@ class Call:
 
         self._call.start_server_batch((core.ReceiveMessageOperation(0),), received)
 
-    def finish(self, message: bytes | None = None, status: Status = OK, metadata: Metadata = ()) -> None:
-        """End the call, with an answer if there is one. Nothing happens if it has ended or the client has gone."""
+    def finish(
+        self,
+        message: bytes | None = None,
+        status: Status = OK,
+        metadata: Metadata = (),
+        trailing: Metadata | None = None,
+    ) -> None:
+        """End the call, with an answer if there is one, and with `metadata` before and `trailing` after it.
+
+        Nothing happens if it has ended or the client has gone.
+        """
         if self._ended or self.gone:
             return
         self._ended = True
-        operations = [core.SendStatusFromServerOperation(None, status.code, status.details, 0)]
+        operations = [core.SendStatusFromServerOperation(trailing, status.code, status.details, 0)]
         if not self._opened:
             operations.append(core.SendInitialMetadataOperation(metadata, 0))
         if message is not None:
@@ -84,6 +100,11 @@ class Call:
         Raises RuntimeError if the event loop is closed.
         """
         self._loop.call_soon_threadsafe(self._begin, make)
+
+    def tell(self, function: Callable[..., object], *args: object) -> None:
+        """Have `function` called on the event loop; nothing happens if that is closed."""
+        with suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(function, *args)
 
     # On the event loop:
 
@@ -120,15 +141,33 @@ class Call:
             if not future.done():
                 future.set_result(result)
 
-        with suppress(RuntimeError):  # the event loop is closed: nobody waits any more
-            self._loop.call_soon_threadsafe(resolve)
+        self.tell(resolve)
 
     def _closed(self, done: Any) -> None:
         if done.batch_operations[0].cancelled():
             self.gone = True
             if self._task is not None:
-                with suppress(RuntimeError):
-                    self._loop.call_soon_threadsafe(self._task.cancel)
+                self.tell(self._task.cancel)
+
+
+def _credentials(pair: Callable[[], Pair]) -> Any:
+    """Return what the core shows the newest pair by; a handshake that is under way goes on with its own."""
+    shown = pair()
+
+    def newest() -> grpc.ServerCertificateConfiguration | None:
+        nonlocal shown
+        found = pair()
+        if found == shown:
+            return None
+        shown = found
+        return _configuration(found)
+
+    return core.server_credentials_ssl_dynamic_cert_config(_configuration(shown), newest, False)
+
+
+def _configuration(pair: Pair) -> grpc.ServerCertificateConfiguration:
+    certificate, key = pair
+    return grpc.ssl_server_certificate_configuration([(key, certificate)])
 
 
 def _nothing(_: object) -> None:
@@ -138,12 +177,18 @@ def _nothing(_: object) -> None:
 class Server:
     """One port. `take` is called with each call, in the server's thread, and must not wait for anything."""
 
-    def __init__(self, address: str, options: Sequence[tuple[str, int]]) -> None:
-        """Bind; `port` is 0 if that cannot be done. Nothing is answered before `start`."""
+    def __init__(
+        self, address: str, options: Sequence[tuple[str, int]], pair: Callable[[], Pair] | None = None
+    ) -> None:
+        """Bind; `port` is 0 if that cannot be done. Nothing is answered before `start`.
+
+        `pair`: what TLS is spoken with, asked for with each handshake, in threads of the core's; None: no TLS.
+        """
         self._queue = core.CompletionQueue()
         self._server = core.Server(options, False)
         self._server.register_completion_queue(self._queue)
-        self.port: int = self._server.add_http2_port(address.encode())
+        secured = () if pair is None else (_credentials(pair),)
+        self.port: int = self._server.add_http2_port(address.encode(), *secured)
         self._thread: threading.Thread | None = None
         self._stopping = False
         self.ended = threading.Event()
@@ -151,7 +196,8 @@ class Server:
     def start(self, take: Callable[[Call], None], sweep: Callable[[], None], loop: asyncio.AbstractEventLoop) -> None:
         """Serve from now on; `sweep` is called about once a second, in the server's thread as well."""
         self._server.start()
-        self._expect()
+        for _ in range(_EXPECTED):
+            self._expect()
         self._thread = threading.Thread(target=self._serve, args=(take, sweep, loop), name="grpc", daemon=True)
         self._thread.start()
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
+from collections.abc import Callable
 from typing import Any
 
 from grpc_health.v1 import health_pb2
 
 from penstock_runtime.protocol.errors import ProtocolError
 from penstock_runtime.server.grpc.core import Call
-from penstock_runtime.server.repository.repository import Repository
+from penstock_runtime.server.grpc.side import Method, answering, first
 
 SERVICE = "grpc.health.v1.Health"
 
@@ -19,12 +19,20 @@ Response = health_pb2.HealthCheckResponse
 
 
 class Health:
-    """Tells what the models say at the moment; on the event loop."""
+    """Tells what is so at the moment; on the event loop."""
 
-    def __init__(self, repository: Repository) -> None:
-        """Look at the models of `repository`."""
-        self._repository = repository
+    def __init__(self, serves: Callable[[str], bool | None]) -> None:
+        """`serves` tells whether a service is ready, "" being the whole server; None: there is none of that name."""
+        self._serves = serves
         self._changed = asyncio.Event()
+
+    @property
+    def methods(self) -> dict[str, Method]:
+        """The service's methods by their paths."""
+        return {
+            f"/{SERVICE}/Check": answering(Request, self.check),
+            f"/{SERVICE}/Watch": Method(self.watch, lasts=True),
+        }
 
     def changed(self) -> None:
         """Have those who watch look whether it is so."""
@@ -38,8 +46,9 @@ class Health:
             raise ProtocolError(f"unknown service '{request.service[:80]}'", status=404)
         return Response(status=status)
 
-    async def watch(self, call: Call, request: Request) -> None:
+    async def watch(self, call: Call) -> None:
         """Send the status now, and whenever it has changed; without end."""
+        request = await first(call, Request)
         told = None
         while True:
             changed = self._changed
@@ -51,12 +60,7 @@ class Health:
                 await changed.wait()
 
     def _status(self, service: str) -> Any:
-        if service:
-            model = self._repository.models.get(service)
-            if model is None:
-                return Response.SERVICE_UNKNOWN
-            with suppress(ProtocolError):
-                model.find(None)
-                return Response.NOT_SERVING if self._repository.draining else Response.SERVING
-            return Response.NOT_SERVING
-        return Response.SERVING if self._repository.ready else Response.NOT_SERVING
+        serves = self._serves(service)
+        if serves is None:
+            return Response.SERVICE_UNKNOWN
+        return Response.SERVING if serves else Response.NOT_SERVING

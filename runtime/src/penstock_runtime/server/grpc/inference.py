@@ -12,12 +12,17 @@ from weakref import WeakKeyDictionary
 
 from penstock_runtime.engine.job import Ran
 from penstock_runtime.log import event, origin
-from penstock_runtime.protocol.errors import InvalidRequest, Overloaded, ProtocolError, TimedOut, Unavailable
+from penstock_runtime.protocol.errors import Overloaded, ProtocolError, TimedOut, Unavailable
 from penstock_runtime.protocol.fit import InferRequest
+from penstock_runtime.protocol.grpc import inference_pb2 as pb
 from penstock_runtime.protocol.grpc.codec import MessageDecoder, encode, parse
 from penstock_runtime.server.feedback.ids import Prediction
-from penstock_runtime.server.grpc.codes import status_of
+from penstock_runtime.server.forward.relay import Route
+from penstock_runtime.server.grpc.codes import Status, status_of
 from penstock_runtime.server.grpc.core import Call, Metadata
+from penstock_runtime.server.grpc.forwarding import Forwarding
+from penstock_runtime.server.grpc.shadowing import Shadowing
+from penstock_runtime.server.grpc.side import NO_MESSAGE
 from penstock_runtime.server.metrics import outcome_of
 from penstock_runtime.server.repository.model import Model
 from penstock_runtime.server.repository.repository import Repository
@@ -27,24 +32,32 @@ logger = logging.getLogger(__name__)
 
 # Calls under way while no model is loaded, which all end as soon as their message has come.
 _UNLOADED_CAPACITY = 256
-NO_MESSAGE = InvalidRequest("the call has no message")
 
 
 class Inferences:
     """All ModelInfer calls that are under way."""
 
-    def __init__(self, repository: Repository) -> None:
-        """Answer by the models of `repository`."""
+    def __init__(self, repository: Repository, forwarding: Forwarding, shadowing: Shadowing) -> None:
+        """Answer by the models of `repository`, but for what `forwarding` chooses; `shadowing` is offered answers."""
         self.repository = repository
+        self.forwarding = forwarding
+        self.shadowing = shadowing
+        # Those that are answered here, or it is not known yet, and those that another server answers.
         self.under_way: set[Inference] = set()
+        self.handed_on: set[Inference] = set()
         self._decoders: WeakKeyDictionary[Serving, MessageDecoder] = WeakKeyDictionary()
+
+    @property
+    def in_flight(self) -> int:
+        """How many calls are under way."""
+        return len(self.under_way) + len(self.handed_on)
 
     def take(self, call: Call) -> None:
         """Answer `call`, or refuse it unread if too many are under way."""
         models = list(self.repository.models.values())
         inference = Inference(self, call, models[0] if len(models) == 1 else None)
         self.under_way.add(inference)
-        if len(self.under_way) > _capacity(models):
+        if len(self.under_way) > _capacity(models) + self.forwarding.capacity:
             inference.fail(Overloaded())
         else:
             call.receive(inference.answer)
@@ -63,13 +76,13 @@ class Inferences:
                 inference.call.cancel()
 
     def abandon(self) -> None:
-        """Answer whatever still waits for a run with UNAVAILABLE; on the event loop."""
-        for inference in list(self.under_way):
+        """Answer whatever still waits for a run or for another server with UNAVAILABLE; on the event loop."""
+        for inference in (*self.under_way, *self.handed_on):
             inference.call.abandon()
 
 
 class Inference:
-    """One call. All but `_run` happens in the server's thread."""
+    """One call. All but `_run` and `_relay` happens in the server's thread, and what is left to do after `_relay`."""
 
     __slots__ = ("_inferences", "_model", "_serving", "call", "received")
 
@@ -91,8 +104,47 @@ class Inference:
         try:
             message = parse(payload)
             self._model = None
-            self._model = self._inferences.repository.known(message.model_name)
-            serving = self._admit(self._model, message.model_version or None)
+            model = self._model = self._inferences.repository.known(message.model_name)
+            forwarding = self._inferences.forwarding
+            route = forwarding.choose(model, message.model_version, self.call)
+            if route is None:
+                self._answer_here(model, message, begun)
+                return
+            # It takes no place here meanwhile.
+            self._inferences.handed_on.add(self)
+            self._inferences.under_way.discard(self)
+            self.call.spawn(partial(self._relay, route, model, message, payload))
+        except Exception as error:  # noqa: BLE001 - the protocol wants an answer whatever happens
+            self.fail(error)
+
+    async def _relay(self, route: Route, model: Model, message: pb.ModelInferRequest, payload: bytes) -> None:
+        forwarding = self._inferences.forwarding
+        try:
+            answer = await forwarding.relay(route, model.metrics, self.call, payload, bool(message.model_version))
+        except TimedOut as error:
+            # Nobody's answer, so nobody's failure.
+            self._end()
+            self.call.finish(status=status_of(error))
+        except asyncio.CancelledError:
+            if self.call.gone:
+                self._end()
+            else:
+                self.fail(Unavailable("the server is shutting down"))
+        except Exception as error:  # noqa: BLE001 - as above
+            self.fail(error)
+        else:
+            if answer is not None:
+                self._end()
+                status = Status(answer.code.value[0], answer.details.encode())
+                self.call.finish(answer.message, status, answer.initial, answer.trailing)
+                return
+            self._inferences.under_way.add(self)
+            self._inferences.handed_on.discard(self)
+            self._answer_here(model, message, time.perf_counter())
+
+    def _answer_here(self, model: Model, message: pb.ModelInferRequest, begun: float) -> None:
+        try:
+            serving = self._admit(model, message.model_version or None)
             request = self._inferences.decoder(serving).decode(message)
             decoding = time.perf_counter() - begun
             fetched = serving.fetched(request)
@@ -152,6 +204,7 @@ class Inference:
         serving.metrics.post(partial(_count_answer, serving, answered))
         self._end()
         self.call.finish(answer, metadata=(_revision(serving), ("penstock-prediction-id", issued)))
+        self._inferences.shadowing.offer(self.call, serving, request, ran)
 
     def fail(self, error: Exception) -> None:
         """Answer with the status that `error` is."""
@@ -176,6 +229,7 @@ class Inference:
 
     def _end(self) -> None:
         self._inferences.under_way.discard(self)
+        self._inferences.handed_on.discard(self)
         if self._serving is not None:
             self._serving.calls.discard(self)
 

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import time
 from collections.abc import Callable
+from typing import Protocol
 
-# grpcio's core writes lines of its own to stderr, which is for our log.
-os.environ.setdefault("GRPC_VERBOSITY", "NONE")
-
-from penstock_runtime.server.grpc.core import Server
+from penstock_runtime.server.grpc.core import Call, Server
+from penstock_runtime.server.grpc.guard import guard
 from penstock_runtime.server.grpc.health import Health
-from penstock_runtime.server.grpc.inference import Inferences
-from penstock_runtime.server.grpc.services import Services
 from penstock_runtime.server.http import BODY_SECONDS
-from penstock_runtime.server.repository.repository import Repository
+from penstock_runtime.server.security.security import Security
+from penstock_runtime.server.settings import ProcessSettings
 from penstock_runtime.server.sockets import ListenError, bind
 
 # For answers that are on their way, and for streams to end, once the last inference has been answered.
@@ -31,53 +28,71 @@ _OPTIONS = (
 )
 
 
+class Inferring(Protocol):
+    """Calls that are inference, of which `in_flight` are under way: looked at now and then, and ended."""
+
+    @property
+    def in_flight(self) -> int: ...
+
+    def sweep(self, oldest: float) -> None: ...
+
+    def abandon(self) -> None: ...
+
+
+class Answering(Protocol):
+    """What answers all calls."""
+
+    @property
+    def inferences(self) -> Inferring: ...
+
+    @property
+    def health(self) -> Health: ...
+
+    def take(self, call: Call) -> None: ...
+
+    def abandon(self) -> None: ...
+
+
 class GrpcListener:
     """One port with the gRPC services."""
 
-    def __init__(
-        self,
-        repository: Repository,
-        host: str | None,
-        port: int,
-        max_message_bytes: int,
-        *,
-        drain_seconds: float = 0.0,
-        shared: bool = False,
-    ) -> None:
+    def __init__(self, services: Answering, settings: ProcessSettings, port: int, security: Security) -> None:
         """Bind at once, so that a taken port is known before a model is loaded; raises ListenError.
 
-        `drain_seconds`: how long calls are still accepted before `stop`. `shared`: other processes that are told so
-        listen on the port, too.
+        `security` tells whom `services` answer.
         """
+        host, shared = settings.host, settings.worker is not None
         # The core does not say why it cannot listen.
         bind(host, port, shared=shared).close()
         address = "[::]" if host is None else f"[{host}]" if ":" in host else host
         options = (
             *_OPTIONS,
+            # Other workers, which are told so, listen on the port, too.
             ("grpc.so_reuseport", int(shared)),
-            *_ageing(drain_seconds),
-            ("grpc.max_receive_message_length", max_message_bytes),
+            *_ageing(settings.drain_seconds),
+            ("grpc.max_receive_message_length", settings.serving.max_body_bytes),
         )
-        self._server = Server(f"{address}:{port}", options)
+        identity = security.grpc_identity
+        self._server = Server(f"{address}:{port}", options, None if identity is None else lambda: identity.pair)
         self.port = self._server.port
         if not self.port:
             raise ListenError(f"cannot listen on {address} port {port} for gRPC")
-        self._health = Health(repository)
-        self._inferences = Inferences(repository)
-        self._services = Services(self._inferences, self._health)
+        self._services = services
+        self._inferences = services.inferences
+        self._take = guard(services.take, security.tokens)
 
     def start(self) -> None:
         """Accept connections; what cannot be answered at once goes to the event loop that runs now."""
-        self._server.start(self._services.take, self._sweep, asyncio.get_running_loop())
+        self._server.start(self._take, self._sweep, asyncio.get_running_loop())
 
     @property
     def in_flight(self) -> int:
         """Inferences that are under way."""
-        return len(self._inferences.under_way)
+        return self._inferences.in_flight
 
     def changed(self) -> None:
         """Tell those who watch the health."""
-        self._health.changed()
+        self._services.health.changed()
 
     async def stop(self, deadline: float) -> bool:
         """Accept no more and finish inferences until `deadline` (loop time).
@@ -85,7 +100,7 @@ class GrpcListener:
         Returns whether all were finished; the rest is answered with UNAVAILABLE.
         """
         self._server.stop()
-        finished = await _until(lambda: not self._inferences.under_way, deadline)
+        finished = await _until(lambda: not self._inferences.in_flight, deadline)
         if not finished:
             self._inferences.abandon()
         self._services.abandon()

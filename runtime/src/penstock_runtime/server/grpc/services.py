@@ -3,97 +3,71 @@
 from __future__ import annotations
 
 import asyncio
-import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from functools import partial
 from typing import Any, NoReturn
 
 import orjson
-from google.protobuf.message import DecodeError, Message
-from grpc_health.v1 import health_pb2
+from google.protobuf.message import Message
 
 from penstock_runtime import __version__
 from penstock_runtime.engine.session import PLATFORM
-from penstock_runtime.log import event, origin
-from penstock_runtime.protocol.errors import InvalidRequest, Overloaded, ProtocolError, Unavailable
+from penstock_runtime.protocol.errors import ProtocolError, Unavailable
 from penstock_runtime.protocol.grpc import inference_pb2 as pb
-from penstock_runtime.server.grpc import health
-from penstock_runtime.server.grpc.codes import status_of
 from penstock_runtime.server.grpc.core import Call
-from penstock_runtime.server.grpc.inference import NO_MESSAGE, Inferences
-from penstock_runtime.server.http import BODY_SECONDS
+from penstock_runtime.server.grpc.health import SERVICE as HEALTH_SERVICE
+from penstock_runtime.server.grpc.health import Health
+from penstock_runtime.server.grpc.inference import Inferences
+from penstock_runtime.server.grpc.side import Method, SideCalls, answering, parse
 from penstock_runtime.server.repository.repository import Repository
-
-logger = logging.getLogger(__name__)
 
 SERVICE = "inference.GRPCInferenceService"
 # The two are the same but for their names, and tools ask for either.
 REFLECTIONS = ("grpc.reflection.v1alpha.ServerReflection", "grpc.reflection.v1.ServerReflection")
 EXTENSIONS = ("model_configuration", "statistics")
-# Calls of everything but inference: probes, those who watch the health, and people who look.
-MAX_SIDE_CALLS = 256
 
 _INFER = f"/{SERVICE}/ModelInfer".encode()
-_Stream = Callable[[Call], Awaitable[None]]
 _Answer = Callable[[Any], Message]
 
 
 class Services:
     """Takes every call. Inference is answered in the server's thread where it can be, all else on the event loop."""
 
-    def __init__(self, inferences: Inferences, watched: health.Health) -> None:
+    def __init__(self, inferences: Inferences) -> None:
         """Put them together."""
+        repository = inferences.repository
         self.inferences = inferences
-        self._ordinary: set[Call] = set()
-        self._open_ended: set[Call] = set()
-        answers: dict[str, tuple[type[Message], _Answer]] = {
-            f"/{health.SERVICE}/Check": (health_pb2.HealthCheckRequest, watched.check),
-            **{f"/{SERVICE}/{name}": method for name, method in _methods(inferences.repository).items()},
+        self.health = Health(partial(_serves, repository))
+        methods: dict[str, Method] = {
+            **self.health.methods,
+            **{f"/{SERVICE}/{name}": answering(*method) for name, method in _methods(repository).items()},
+            **{f"/{name}/ServerReflectionInfo": Method(_reflect, lasts=True) for name in REFLECTIONS},
         }
-        self._methods: dict[bytes, tuple[set[Call], _Stream]] = {
-            **{path.encode(): (self._ordinary, partial(_answer_one, *method)) for path, method in answers.items()},
-            **{f"/{name}/ServerReflectionInfo".encode(): (self._open_ended, _reflect) for name in REFLECTIONS},
-            f"/{health.SERVICE}/Watch".encode(): (self._open_ended, partial(_watch, watched)),
-        }
+        self._others = SideCalls({path.encode(): method for path, method in methods.items()}.get)
 
     def take(self, call: Call) -> None:
         """Have a call that has arrived answered."""
         if call.method == _INFER:
             self.inferences.take(call)
-            return
-        method = self._methods.get(call.method)
-        if method is None:
-            call.finish(status=status_of(ProtocolError("there is no such method", status=501)))
-            return
-        group, answer = method
-        if len(group) >= MAX_SIDE_CALLS:
-            call.finish(status=status_of(Overloaded()))
         else:
-            group.add(call)
-            call.spawn(partial(self._answer, call, answer, group))
+            self._others.take(call)
 
     def abandon(self) -> None:
         """End all calls but inferences; on the event loop."""
-        for call in (*self._ordinary, *self._open_ended):
-            call.abandon()
+        self._others.abandon()
 
-    async def _answer(self, call: Call, answer: _Stream, group: set[Call]) -> None:
-        error: ProtocolError | None = None
-        try:
-            if not call.gone:
-                await answer(call)
-        except asyncio.CancelledError:
-            error = Unavailable("the server is shutting down")
-        except ProtocolError as failure:
-            error = failure
-        except Exception as failure:  # noqa: BLE001 - the protocol wants an answer whatever happens
-            event(logger, "unexpected failure", level=logging.ERROR, error=type(failure).__name__,
-                  where=origin(failure))  # fmt: skip
-            error = ProtocolError("internal error", status=500)
-        finally:
-            group.discard(call)
-        if error is not None:
-            call.finish(status=status_of(error))
+
+def _serves(repository: Repository, service: str) -> bool | None:
+    if not service:
+        return repository.ready
+    model = repository.models.get(service)
+    if model is None:
+        return None
+    try:
+        model.find(None)
+    except ProtocolError:
+        return False
+    return not repository.draining
 
 
 def _methods(repository: Repository) -> dict[str, tuple[type[Message], _Answer]]:
@@ -161,38 +135,12 @@ def _from_dict(content: dict[str, Any], message: Message) -> Message:
     return ParseDict(content, message)
 
 
-def _parse(kind: type[Message], payload: bytes | None) -> Any:
-    if payload is None:
-        raise NO_MESSAGE
-    try:
-        return kind.FromString(payload)
-    except DecodeError:
-        raise InvalidRequest(f"the message is no valid {kind.__name__}") from None
-
-
-async def _first(call: Call, kind: type[Message]) -> Any:
-    """Return the message of a call that has one."""
-    try:
-        async with asyncio.timeout(BODY_SECONDS):
-            return _parse(kind, await call.next())
-    except TimeoutError:
-        raise InvalidRequest(f"the message did not arrive within {BODY_SECONDS:g} s") from None
-
-
-async def _answer_one(kind: type[Message], answer: _Answer, call: Call) -> None:
-    call.finish(answer(await _first(call, kind)).SerializeToString())
-
-
-async def _watch(watched: health.Health, call: Call) -> None:
-    await watched.watch(call, await _first(call, health_pb2.HealthCheckRequest))
-
-
 async def _reflect(call: Call) -> None:
     # Imported by those who look, and not on the event loop: serving must not pay for it.
     reflection, messages = await asyncio.to_thread(_import_reflection)
-    servicer = reflection.ReflectionServicer((SERVICE, health.SERVICE, REFLECTIONS[0]))
+    servicer = reflection.ReflectionServicer((SERVICE, HEALTH_SERVICE, REFLECTIONS[0]))
     while (payload := await call.next()) is not None:
-        request = _parse(messages.ServerReflectionRequest, payload)
+        request = parse(messages.ServerReflectionRequest, payload)
         for answer in servicer.ServerReflectionInfo(iter((request,)), None):
             await call.send(answer.SerializeToString())
     call.finish()

@@ -20,8 +20,8 @@ class AccessLog:
     """Logs a share of the requests, and all that were answered with 5xx, up to 100 a second."""
 
     def __init__(self, share: float, clock: Callable[[], float] = time.monotonic) -> None:
-        """`share` is from 0 to 1."""
-        self._share = share
+        """`share` is from 0 to 1, and may be changed."""
+        self.share = share
         self._clock = clock
         self._second = 0
         self._lines = 0
@@ -29,7 +29,7 @@ class AccessLog:
 
     def tell(self, seen: Observed) -> None:
         """Log the request, if its turn has come. The next line says how many were left out for there being too many."""
-        if seen.status < 500 and random.random() >= self._share:  # noqa: S311 - no secret hangs on it
+        if not self.share or (seen.status < 500 and random.random() >= self.share):  # noqa: S311 - no secret hangs on it
             return
         second = int(self._clock())
         if second != self._second:

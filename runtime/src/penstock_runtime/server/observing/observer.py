@@ -8,47 +8,51 @@ from penstock_runtime.server.http import STARTED, App, Message, Receive, Scope, 
 from penstock_runtime.server.observing.access_log import AccessLog
 from penstock_runtime.server.observing.observed import OBSERVED, Observed
 from penstock_runtime.server.observing.options import ObservingOptions
+from penstock_runtime.server.observing.setting import Logging, parse_logging
 from penstock_runtime.server.observing.trace_context import read_trace_id
 from penstock_runtime.server.observing.tracing import Tracing
+from penstock_runtime.server.told import Told
 
 
 class Observing:
-    """The access log and traces of a process; where neither is asked for, no request meets any of this."""
+    """The access log and traces of a process; while there are neither, no request meets any of this.
+
+    `active`: whether anything is to be told of requests at the moment.
+    """
 
     def __init__(self, options: ObservingOptions, revision: str) -> None:
         """Begin; raises SettingsError if traces are asked for and cannot be had."""
-        self._log = AccessLog(options.access_log) if options.access_log else None
         url = options.traces_url
-        self._tracing = None if url is None else Tracing(url, options.service, revision)
+        self._usual = options.access_log
+        self.log = AccessLog(options.access_log)
+        self.tracing = None if url is None else Tracing(url, options.service, revision)
+        self.told = Told("logging", parse_logging, self._apply, lambda: {"access_log": self.log.share})
+        self.active = False
+        self._apply(None)
 
-    @property
-    def active(self) -> bool:
-        """Whether anything is to be told of requests."""
-        return self._log is not None or self._tracing is not None
-
-    def observe(self, app: App) -> App:
-        """Return `app`, observed if anything is to be told of its requests."""
-        return Observer(app, self._log, self._tracing) if self.active else app
+    def _apply(self, setting: Logging | None) -> None:
+        self.log.share = self._usual if setting is None else setting.access_log
+        self.active = self.tracing is not None or self.log.share > 0
 
     def close(self) -> None:
         """Tell what is still to be told, within seconds."""
-        if self._tracing is not None:
-            self._tracing.close()
+        if self.tracing is not None:
+            self.tracing.close()
 
 
 class Observer:
     """Notes of each inference request what a log line and a trace tell of it."""
 
-    def __init__(self, app: App, log: AccessLog | None, tracing: Tracing | None) -> None:
+    def __init__(self, app: App, observing: Observing) -> None:
         """Put it around `app`."""
         self._app = app
-        self._log = log
-        self._tracing = tracing
+        self._observing = observing
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
         path: str = scope["path"]
-        if not path.endswith("/infer"):
+        log, tracing = self._observing.log, self._observing.tracing
+        if not self._observing.active or not path.endswith("/infer"):
             await self._app(scope, receive, send)
             return
         seen = Observed(scope.get(STARTED) or perf_counter(), scope["method"], path)
@@ -66,8 +70,8 @@ class Observer:
                 seen.bytes_out += len(message.get("body", b""))
             await send(message)
 
-        if self._tracing is not None:
-            self._tracing.begin(seen, scope["headers"])
+        if tracing is not None:
+            tracing.begin(seen, scope["headers"])
         else:
             seen.trace_id = read_trace_id(scope["headers"])
         OBSERVED.set(seen)  # for this request's task, which answers no other
@@ -75,7 +79,6 @@ class Observer:
             await self._app(scope, noting_receive, noting_send)
         finally:
             seen.seconds = perf_counter() - seen.started
-            if self._tracing is not None:
-                self._tracing.end(seen)
-            if self._log is not None:
-                self._log.tell(seen)
+            if tracing is not None:
+                tracing.end(seen)
+            log.tell(seen)

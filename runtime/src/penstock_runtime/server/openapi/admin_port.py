@@ -78,6 +78,7 @@ PATHS: Paths = {
                               answered("Name, version and the extensions of this port.", "Server"))),
     "/v2/forward": _told("Forward", "which requests another server answers"),
     "/v2/shadow": _told("Shadow", "which requests another server gets copies of"),
+    "/v2/logging": _told("Logging", "which requests are logged"),
     "/v2/models/{model}/feedback": {
         "parameters": [parameter("model")],
         "post": operation(

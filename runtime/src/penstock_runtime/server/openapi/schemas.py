@@ -43,12 +43,15 @@ def _ref(name: str) -> Part:
     return {"$ref": f"#/components/schemas/{name}"}
 
 
-def _told(name: str, setting: dict[str, Part], counted: dict[str, Part]) -> Part:
-    """Return the schema of the state of what is told; `counted` is there while a setting is in force."""
+def _told(name: str, setting: dict[str, Part], counted: dict[str, Part], optional: Sequence[str] = ()) -> Part:
+    """Return the schema of the state of what is told; `counted` is there while a setting is in force.
+
+    A setting need not have its `optional` properties.
+    """
     return {
         "description": "The setting in force, where it came from, and what became of requests since.",
         **record({
-            name: {"oneOf": [{"type": "null"}, record(setting)]},
+            name: {"oneOf": [{"type": "null"}, record(setting, optional=optional)]},
             "source": {"enum": [ADMIN, FILE, None]}, "generation": {"oneOf": [{"type": "null"}, _ref("Generation")]},
             **counted,
         }, optional=tuple(counted)),
@@ -182,6 +185,7 @@ SCHEMAS: dict[str, Part] = {
     "UnloadRequest": record({"parameters": _ref("Parameters")}, optional=("parameters",), closed=False),
     "Nothing": record({}),
     "Url": {**_TEXT, "format": "uri", "description": "Scheme (http only), host and port of another model server."},
+    "Endpoint": {**_TEXT, "description": "Host and port where the same server speaks gRPC, such as iris.ns.svc:9000."},
     "Share": {"type": "number", "minimum": 0, "maximum": 1},
     "Generation": {**_COUNT, "description": "A number that grows: what is lower than one told before is refused."},
     "By": {
@@ -198,9 +202,10 @@ SCHEMAS: dict[str, Part] = {
                    "additionalProperties": _ref("Tolerance")},
     "ForwardRequest": {
         "description": "What to forward from now on; without 'to': nothing.",
-        **record({"to": _ref("Url"), "share": _ref("Share"), "by": _ref("By"), "generation": _ref("Generation")},
-                 optional=("to", "share", "by", "generation")),
-        "dependentRequired": {"to": ["share"], "share": ["to"], "by": ["to"]},
+        **record({"to": _ref("Url"), "to_grpc": _ref("Endpoint"), "share": _ref("Share"), "by": _ref("By"),
+                  "generation": _ref("Generation")},
+                 optional=("to", "to_grpc", "share", "by", "generation")),
+        "dependentRequired": {"to": ["share"], "to_grpc": ["to"], "share": ["to"], "by": ["to"]},
     },
     "ShadowRequest": {
         "description": "What to copy from now on; without 'to': nothing.",
@@ -209,11 +214,19 @@ SCHEMAS: dict[str, Part] = {
                  optional=("to", "fraction", "tolerance", "tolerances", "generation")),
         "dependentRequired": {"to": ["fraction"], "fraction": ["to"], "tolerance": ["to"], "tolerances": ["to"]},
     },
+    "LoggingRequest": {
+        "description": "The share of inference requests to log from now on; without it: what the command line says.",
+        **record({"access_log": _ref("Share"), "generation": _ref("Generation")},
+                 optional=("access_log", "generation")),
+    },
     "Target": record(dict.fromkeys(("addresses", "failing", "connections", "idle"), _COUNT)),
+    "GrpcTarget": record({"connected": _FLAG, "failing": _FLAG, "calls": _COUNT}),
     "ForwardState": _told(
-        "forward", {"to": _ref("Url"), "share": _ref("Share"), "by": _ref("By")},
+        "forward", {"to": _ref("Url"), "to_grpc": _ref("Endpoint"), "share": _ref("Share"), "by": _ref("By")},
         {"counts": record(dict.fromkeys(("seen", "forwarded", "fallback", "timeout"), _COUNT)),
-         "fallback_reasons": _COUNTS, "target": _ref("Target")},
+         "fallback_reasons": _COUNTS, "target": _ref("Target"),
+         "target_grpc": {"oneOf": [{"type": "null"}, _ref("GrpcTarget")]}},
+        optional=("to_grpc",),
     ),
     "ShadowState": _told(
         "shadow", {"to": _ref("Url"), "fraction": _ref("Share"), "tolerance": _ref("Tolerance"),
@@ -221,6 +234,7 @@ SCHEMAS: dict[str, Part] = {
         {"counts": record(dict.fromkeys(("seen", *SHADOW_RESULTS, "dropped"), _COUNT)),
          "disagreements": _COUNTS, "error_reasons": _COUNTS, "waiting": _COUNT, "target": _ref("Target")},
     ),
+    "LoggingState": _told("logging", {"access_log": _ref("Share")}, {"access_log": _ref("Share")}),
     "State": {
         "description": "What the page reads; it may change with any version.",
         **record({

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import orjson
 
 from penstock_runtime.engine.batchable import Batching, try_out
+from penstock_runtime.engine.compute import CPU
 from penstock_runtime.engine.cpu import concurrent_runs, cpu_quota
 from penstock_runtime.engine.executor import Executor, load_and_warm
 from penstock_runtime.engine.locate import ModelFile
@@ -44,7 +45,7 @@ def load_and_try(file: ModelFile, limits: Limits) -> Tried:
     Takes as long as the model needs, in a thread. ONNX Runtime lets other threads run while it loads.
     """
     quota = cpu_quota() * limits.cpu_share
-    session, warmup = load_and_warm(file.path, limits.threads, quota, limits.custom_domains)
+    session, warmup = load_and_warm(file.path, limits.threads, quota, limits.custom_domains, limits.compute)
     golden = rehearse_golden(session, file.path.parent)
     return Tried(session, warmup, try_out(session, limits.max_batch_rows), golden, quota)
 
@@ -85,16 +86,22 @@ def _describe_config(name: str, tried: Tried, workers: int, limits: Limits) -> b
         "max_body_bytes": limits.max_body_bytes,
         "timeout_seconds": limits.timeout,
     }
-    return orjson.dumps(describe_config(tried.session.schema, name, workers, parameters))
+    return orjson.dumps(
+        describe_config(tried.session.schema, name, workers, parameters, gpu=tried.session.provider != CPU)
+    )
 
 
 def _report(serving: Serving, tried: Tried, workers: int, seconds: float) -> None:
+    if tried.session.fallback is not None:
+        event(logger, "computes on something else than was asked for first", level=logging.WARNING,
+              provider=tried.session.provider, reason=tried.session.fallback)  # fmt: skip
     if tried.batching.reason is not None:
         event(logger, "requests are not run together", reason=tried.batching.reason)
     if tried.warmup.failure is not None:
         event(logger, "warm-up with synthetic rows failed; serving all the same",
               level=logging.WARNING, reason=tried.warmup.failure)  # fmt: skip
     event(logger, "loaded", model=serving.name, revision=serving.metrics.revision, version=serving.version,
+          provider=tried.session.provider,
           cpu_quota=tried.quota, intra_op_threads=tried.session.threads, workers=workers,
           warmup_seconds=tried.warmup.seconds, inline_elements=serving.executor.inline_elements,
           max_batch_rows=tried.batching.max_rows, decision_output=serving.judge.output,

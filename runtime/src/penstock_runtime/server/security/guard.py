@@ -54,22 +54,24 @@ class Guard:
         await self._app(scope, receive, send)
 
 
-def bearer(authorization: bytes) -> bytes:
-    """Return the token in the header's value; b"", which is none, if it has none."""
+def refusal(tokens: Tokens, authorization: bytes) -> Unauthorized | None:
+    """Return why nobody is let in with that value of the header or metadata `authorization`, None if one is."""
+    presented = _bearer(authorization)
+    return None if presented is not None and tokens.allow(presented) else Unauthorized(presented is not None, False)
+
+
+def _bearer(authorization: bytes) -> bytes | None:
     scheme, _, rest = authorization.partition(b" ")
-    return rest.strip() if scheme.lower() == b"bearer" else b""
+    return rest.strip() if scheme.lower() == b"bearer" else None
 
 
 def _read_token(scope: Scope, basic: bool) -> bytes | None:
     """Return the token that the request brings, be it right or wrong; None if it brings none."""
     value: bytes = dict(scope["headers"]).get(b"authorization", b"")
     scheme, _, rest = value.partition(b" ")
-    match scheme.lower():
-        case b"bearer":
-            return bearer(value)
-        case b"basic" if basic:
-            try:
-                return base64.b64decode(rest.strip(), validate=True).partition(b":")[2]
-            except binascii.Error:
-                return b""
-    return None
+    if basic and scheme.lower() == b"basic":
+        try:
+            return base64.b64decode(rest.strip(), validate=True).partition(b":")[2]
+        except binascii.Error:
+            return b""
+    return _bearer(value)

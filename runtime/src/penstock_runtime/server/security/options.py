@@ -21,11 +21,6 @@ class SecurityOptions:
     token_file: Path | None = None
     admin_token_file: Path | None = None
 
-    @property
-    def guards_data(self) -> bool:
-        """Whether the data port asks for tokens or speaks TLS."""
-        return self.token_file is not None or "http" in self.tls_ports
-
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Declare the options."""
@@ -33,7 +28,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     group.add_argument("--tls-cert-file", type=Path, metavar="FILE", help="certificate and its chain, PEM")
     group.add_argument("--tls-key-file", type=Path, metavar="FILE", help="the certificate's private key, PEM")
     group.add_argument("--tls-ports", default="http", metavar="PORTS",
-                       help="ports that speak TLS: http (default), admin, metrics, with commas between")  # fmt: skip
+                       help="ports with TLS: http (default; gRPC too), admin, metrics, commas between")  # fmt: skip
     group.add_argument("--token-file", type=Path, metavar="FILE",
                        help="bearer tokens, one a line, of which the data port wants one")  # fmt: skip
     group.add_argument("--admin-token-file", type=Path, metavar="FILE", help="the same for the admin port")

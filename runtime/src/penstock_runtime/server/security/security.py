@@ -6,7 +6,7 @@ import ssl
 from collections.abc import Callable, Mapping
 
 from penstock_runtime.server.http import App
-from penstock_runtime.server.security.guard import HEALTH, Guard, bearer
+from penstock_runtime.server.security.guard import HEALTH, Guard, refusal
 from penstock_runtime.server.security.identity import Identity
 from penstock_runtime.server.security.options import SecurityOptions
 from penstock_runtime.server.security.tokens import Tokens
@@ -15,7 +15,7 @@ from penstock_runtime.server.security.tokens import Tokens
 class Security:
     """TLS and tokens as the options want them; where they want none, nothing stands between port and app.
 
-    gRPC takes the same: `identity.pair` for its credentials, and `tokens.allow` for the metadata `authorization`.
+    The data port over gRPC has what it has over HTTP.
     """
 
     def __init__(self, options: SecurityOptions) -> None:
@@ -29,6 +29,11 @@ class Security:
         """Return what the port of that name speaks TLS with; None: it does not."""
         return self.identity.context if self.identity is not None and port in self._ports else None
 
+    @property
+    def grpc_identity(self) -> Identity | None:
+        """What gRPC speaks TLS with; None: it does not."""
+        return self.identity if "http" in self._ports else None
+
     def guard_data(self, app: App) -> App:
         """Return the data port's `app`, behind tokens if there are; probes need none."""
         return app if self.tokens is None else Guard(app, self.tokens, HEALTH)
@@ -39,7 +44,7 @@ class Security:
         tokens = self.tokens
         if tokens is None:
             return None
-        return lambda headers: tokens.allow(bearer(headers.get(b"authorization", b"")))
+        return lambda headers: refusal(tokens, headers.get(b"authorization", b"")) is None
 
     def guard_admin(self, app: App, pages: tuple[str, ...] = ()) -> App:
         """Return the admin port's `app`, behind tokens if there are. `pages`: as Guard has them."""

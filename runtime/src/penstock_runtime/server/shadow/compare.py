@@ -19,19 +19,24 @@ def read_answer(body: bytes, header_length: int | None) -> dict[str, Output]:
     return Answer(body, header_length).read()
 
 
-def differing(ours: Mapping[str, Array], theirs: Mapping[str, Output], setting: Shadowing) -> list[str]:
+def differing(ours: Mapping[str, Output], theirs: Mapping[str, Output], setting: Shadowing) -> list[str]:
     """Return the names of our outputs that are not in `theirs`, or not the same within the tolerances."""
     return [
-        name for name, array in ours.items()
-        if name not in theirs or _differs(array, theirs[name], setting.tolerances.get(name), setting.tolerance)
+        name for name, output in ours.items()
+        if name not in theirs or _differs(output, theirs[name], setting.tolerances.get(name), setting.tolerance)
     ]  # fmt: skip
 
 
-def _differs(ours: Array, output: Output, named: Tolerance | None, usual: Tolerance) -> bool:
-    theirs = output.array
-    if output.finite and ours.dtype.kind == "f":
-        ours = np.where(np.isfinite(ours), ours, ours.dtype.type("nan"))
-    if named is not None and "O" not in (ours.dtype.kind, theirs.dtype.kind):
+def _differs(ours: Output, theirs: Output, named: Tolerance | None, usual: Tolerance) -> bool:
+    one, other = ours.array, theirs.array
+    if ours.finite or theirs.finite:
+        one, other = _finite(one), _finite(other)
+    if named is not None and "O" not in (one.dtype.kind, other.dtype.kind):
         # Who names an output means its numbers, also if they are integers.
-        ours, theirs = ours.astype(np.float64), theirs.astype(np.float64)
-    return difference(ours, theirs, named or usual) is not None
+        one, other = one.astype(np.float64), other.astype(np.float64)
+    return difference(one, other, named or usual) is not None
+
+
+def _finite(array: Array) -> Array:
+    """Return `array` as it would have come as JSON."""
+    return np.where(np.isfinite(array), array, array.dtype.type("nan")) if array.dtype.kind == "f" else array

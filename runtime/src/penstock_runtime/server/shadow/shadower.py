@@ -7,15 +7,18 @@ import logging
 from collections import Counter, deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from threading import Lock
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 
-from penstock_runtime.engine.job import Ran
 from penstock_runtime.log import event, origin
+from penstock_runtime.protocol.answer import Output
 from penstock_runtime.protocol.binary_data import read_header_length
 from penstock_runtime.protocol.errors import ProtocolError
 from penstock_runtime.protocol.fit import InferRequest
+from penstock_runtime.protocol.request import encode_request
+from penstock_runtime.protocol.schema import TensorSpec
 from penstock_runtime.server.forward.http_client import Response
 from penstock_runtime.server.forward.message import GRACE, MIN_RESPONSE, SHADOW, between, head_of
 from penstock_runtime.server.forward.share import Blocks
@@ -24,6 +27,10 @@ from penstock_runtime.server.http import LENGTH_HEADER, Header
 from penstock_runtime.server.metrics import SHADOW_RESULTS, Metrics
 from penstock_runtime.server.shadow.compare import differing, read_answer
 from penstock_runtime.server.shadow.setting import Shadowing
+
+if TYPE_CHECKING:
+    # An agent copies too, and has no use for ONNX Runtime.
+    from penstock_runtime.engine.job import Ran
 
 logger = logging.getLogger(__name__)
 
@@ -36,14 +43,46 @@ INLINE_BYTES = 2**17
 # Outputs that are told apart in the counts.
 MAX_NAMES = 64
 
-_NOT_COPIED = frozenset({b"content-encoding", b"accept-encoding", LENGTH_HEADER})
+Array = np.ndarray[Any, Any]
+
+# Headers that say how a body is written, which a copy's may not be.
+NOT_COPIED = frozenset({b"content-encoding", b"accept-encoding", LENGTH_HEADER})
+
+
+class Copied(Protocol):
+    """A request that has been answered, to be sent on and compared. `metrics` are its model's."""
+
+    metrics: Metrics
+    body: bytes
+
+    @property
+    def bytes_held(self) -> int:
+        """How much memory it keeps."""
+        ...
+
+    async def prepare(self) -> None:
+        """Have the body ready to be sent."""
+        ...
+
+    def head(self, target: Target) -> bytes:
+        """Return the head of the request to `target`."""
+        ...
+
+    def takes_long(self, response: Response) -> bool:
+        """Return whether comparing its answer with `response` is too much for the event loop."""
+        ...
+
+    def differing(self, response: Response, setting: Shadowing) -> list[str]:
+        """Return the names of the outputs that differ; raises ValueError or ProtocolError if that cannot be told."""
+        ...
 
 
 @dataclass(slots=True)
 class Copy:
     """A request as it was run, and the outputs it was answered with.
 
-    `metrics` are its model's, `url` is path and query as they came; the body is decompressed.
+    `metrics` are its model's, `url` is path and query as they came; the body is decompressed. If it did not come over
+    HTTP there is none before `prepare`, but its tensors `inputs`, and the outputs `asked` for.
     """
 
     metrics: Metrics
@@ -51,7 +90,20 @@ class Copy:
     headers: Sequence[Header]
     body: bytes = b""
     header_length: int | None = None
-    outputs: dict[str, np.ndarray[Any, Any]] = field(default_factory=dict)
+    outputs: dict[str, Array] = field(default_factory=dict)
+    inputs: Sequence[tuple[TensorSpec, Array]] = ()
+    asked: Sequence[TensorSpec] = ()
+
+    async def prepare(self) -> None:
+        """Make the body of the tensors if there is none yet."""
+        if self.asked and self.bytes_held <= INLINE_BYTES:
+            self._write()
+        elif self.asked:
+            await asyncio.to_thread(self._write)
+
+    def _write(self) -> None:
+        self.body, self.header_length = encode_request(self.inputs, self.asked, binary=True)
+        self.inputs = ()
 
     def keep(self, request: InferRequest, ran: Ran) -> None:
         """Keep the outputs that the answer is made of."""
@@ -60,10 +112,28 @@ class Copy:
     @property
     def bytes_held(self) -> int:
         """How much memory it keeps."""
-        return len(self.body) + sum(array.nbytes for array in self.outputs.values())
+        arrays = (*self.outputs.values(), *(array for _, array in self.inputs))
+        return len(self.body) + sum(array.nbytes for array in arrays)
+
+    def head(self, target: Target) -> bytes:
+        """Return the head of the request to `target`."""
+        headers: list[Header] = [h for h in between(self.headers) if h[0] not in NOT_COPIED]
+        headers.append((SHADOW, b"1"))
+        if self.header_length is not None:
+            headers.append((LENGTH_HEADER, b"%d" % self.header_length))
+        return head_of(self.url, target, headers, len(self.body))
+
+    def takes_long(self, response: Response) -> bool:
+        """Return whether comparing its answer with `response` is too much for the event loop."""
+        return len(response.body) > INLINE_BYTES
+
+    def differing(self, response: Response, setting: Shadowing) -> list[str]:
+        """Return the names of the outputs that differ; raises ValueError or ProtocolError if `response` is none."""
+        ours = {name: Output(array, finite=False) for name, array in self.outputs.items()}
+        return differing(ours, read_response(response), setting)
 
 
-class _Active(NamedTuple):
+class Active(NamedTuple):
     """A setting at work."""
 
     setting: Shadowing
@@ -76,14 +146,15 @@ class _Active(NamedTuple):
 
 
 class Shadower:
-    """Shadows as it is told. All calls come from the event loop."""
+    """Shadows as it is told. All calls but `choose` come from the event loop."""
 
     def __init__(self, max_body_bytes: int, timeout: float) -> None:
         """Answers have at most `max_body_bytes`, if that is much; a copy has `timeout` seconds."""
         self._max_response = max(MIN_RESPONSE, max_body_bytes)
         self._seconds = timeout + GRACE
-        self._active: _Active | None = None
-        self._waiting: deque[tuple[_Active, Copy, int]] = deque()
+        self._active: Active | None = None
+        self._choosing = Lock()
+        self._waiting: deque[tuple[Active, Copied, int]] = deque()
         self._waiting_bytes = 0
         self._workers: set[asyncio.Task[None]] = set()
 
@@ -109,7 +180,7 @@ class Shadower:
             target = (
                 before.target if before is not None and same else Target(setting.to, self._max_response, CONCURRENT)
             )
-            self._active = _Active(setting, {}, target, Counter(), Counter(), Counter())
+            self._active = Active(setting, {}, target, Counter(seen=0), Counter(), Counter())
         if before is not None and (self._active is None or self._active.target is not before.target):
             before.target.close()
 
@@ -134,15 +205,28 @@ class Shadower:
             self._active.target.abort()
             self._active = None
 
-    def offer(self, copy: Copy) -> None:
-        """Take an answered request that may be of the fraction; it is dropped where too many wait."""
+    def offer(self, copy: Copied) -> None:
+        """Take an answered request if it is of the fraction; it is dropped where too many wait."""
+        active = self.choose(copy.metrics.model)
+        if active is not None:
+            self.accept(active, copy)
+
+    def choose(self, model: str) -> Active | None:
+        """Return what a copy of an answered request to `model` is `accept`ed for, None if it is not to be copied.
+
+        To be asked once for each; from any thread.
+        """
         active = self._active
         if active is None:
-            return
-        active.counts["seen"] += 1
-        name = copy.metrics.model
-        blocks = active.blocks.get(name) or active.blocks.setdefault(name, Blocks(active.setting.fraction))
-        if not blocks.take():
+            return None
+        with self._choosing:
+            active.counts["seen"] += 1
+            blocks = active.blocks.get(model) or active.blocks.setdefault(model, Blocks(active.setting.fraction))
+            return active if blocks.take() else None
+
+    def accept(self, active: Active, copy: Copied) -> None:
+        """Take the copy of a request that was chosen; it is dropped where too many wait."""
+        if active is not self._active:
             return
         size = copy.bytes_held
         if len(self._waiting) >= MAX_WAITING or self._waiting_bytes + size > MAX_WAITING_BYTES:
@@ -169,20 +253,23 @@ class Shadower:
             active.counts[result] += 1
             copy.metrics.shadow_pairs[result] += 1
 
-    async def _compare(self, active: _Active, copy: Copy) -> str:
+    async def _compare(self, active: Active, copy: Copied) -> str:
         try:
-            response = await active.target.exchange((_head(copy, active.target), copy.body), self._seconds)
+            await copy.prepare()
+            response = await active.target.exchange((copy.head(active.target), copy.body), self._seconds)
         except NoAnswer as failure:
             return _error(active, failure.reason)
         except TimeoutError:
             return _error(active, "timeout")
+        except (ValueError, ProtocolError):
+            return _error(active, "unreadable")
         if response.status != 200:
             return _error(active, f"status {response.status}")
         try:
-            if len(response.body) <= INLINE_BYTES:
-                names = _differing(copy, response, active.setting)
+            if copy.takes_long(response):
+                names = await asyncio.to_thread(copy.differing, response, active.setting)
             else:
-                names = await asyncio.to_thread(_differing, copy, response, active.setting)
+                names = copy.differing(response, active.setting)
         except (ValueError, ProtocolError):
             return _error(active, "unreadable")
         for name in names:
@@ -191,20 +278,12 @@ class Shadower:
         return "disagree" if names else "agree"
 
 
-def _error(active: _Active, reason: str) -> str:
+def _error(active: Active, reason: str) -> str:
     active.reasons[reason] += 1
     return "error"
 
 
-def _differing(copy: Copy, response: Response, setting: Shadowing) -> list[str]:
+def read_response(response: Response) -> dict[str, Output]:
+    """Return all outputs in an answer of the protocol; raises ValueError or ProtocolError if it is none."""
     length = dict(response.headers).get(LENGTH_HEADER)
-    theirs = read_answer(response.body, None if length is None else read_header_length(length))
-    return differing(copy.outputs, theirs, setting)
-
-
-def _head(copy: Copy, target: Target) -> bytes:
-    headers: list[Header] = [h for h in between(copy.headers) if h[0] not in _NOT_COPIED]
-    headers.append((SHADOW, b"1"))
-    if copy.header_length is not None:
-        headers.append((LENGTH_HEADER, b"%d" % copy.header_length))
-    return head_of(copy.url, target, headers, len(copy.body))
+    return read_answer(response.body, None if length is None else read_header_length(length))

@@ -8,6 +8,8 @@ is gone, the other one ends too.
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 import socket
 from contextlib import suppress
 from typing import NamedTuple
@@ -35,19 +37,24 @@ class Link:
         self.key = self._socket.recv(KEY_BYTES, socket.MSG_WAITALL)
         self._socket.setblocking(False)
 
-    async def wait_for_all(self) -> None:
-        """Say that this worker's models are loaded, and wait until those of all are."""
-        loop = asyncio.get_running_loop()
+    def say_loaded(self) -> None:
+        """Say that this worker's models are loaded."""
         with suppress(OSError):
-            await loop.sock_sendall(self._socket, _LOADED)
-            await loop.sock_recv(self._socket, len(_ALL_LOADED))
+            self._socket.send(_LOADED)
 
-    async def wait_for_end(self) -> None:
-        """Wait until the supervisor is gone."""
+    async def wait_for_all(self) -> None:
+        """Say so, and wait until those of all are."""
+        self.say_loaded()
+        with suppress(OSError):
+            await asyncio.get_running_loop().sock_recv(self._socket, len(_ALL_LOADED))
+
+    async def follow(self) -> None:
+        """Wait until the supervisor is gone, and have this process end as if told by it."""
         loop = asyncio.get_running_loop()
         with suppress(OSError):
             while await loop.sock_recv(self._socket, 1):
                 pass
+        os.kill(os.getpid(), signal.SIGTERM)
 
     def close(self) -> None:
         """Let go of the socket."""

@@ -15,7 +15,7 @@ from penstock_runtime.log import event
 from penstock_runtime.server.listener import Listener
 from penstock_runtime.server.page.app import PATHS
 from penstock_runtime.server.security.security import Security
-from penstock_runtime.server.settings import Settings
+from penstock_runtime.server.settings import ProcessSettings
 from penstock_runtime.server.sockets import bind
 from penstock_runtime.server.workers.apps import AdminApp, MetricsApp
 from penstock_runtime.server.workers.link import KEY_BYTES, Inherited, Leash
@@ -30,7 +30,7 @@ _WATCH_SECONDS = 1.0
 class Worker:
     """One worker, from before its start."""
 
-    def __init__(self, settings: Settings, port: int, key: bytes) -> None:
+    def __init__(self, settings: ProcessSettings, port: int, key: bytes) -> None:
         """Bind its sockets; raises ListenError."""
         self.data = bind(settings.host, port, shared=True)
         self.admin = bind("127.0.0.1", 0)
@@ -61,9 +61,9 @@ class Worker:
 
 
 class Supervisor:
-    """Several processes that serve the same models behind the same ports."""
+    """Several processes that answer the same behind the same ports."""
 
-    def __init__(self, settings: Settings, arguments: Sequence[str]) -> None:
+    def __init__(self, settings: ProcessSettings, arguments: Sequence[str]) -> None:
         """Bind all ports; raises ListenError, SettingsError.
 
         `arguments`: the words after penstock-runtime, for the workers.

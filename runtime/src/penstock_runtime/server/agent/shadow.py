@@ -1,0 +1,89 @@
+"""Copies of what an upstream has answered: sent on as they came, and compared by what both answers say."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from penstock_runtime.protocol.answer import Output
+from penstock_runtime.server.agent import tfserving
+from penstock_runtime.server.agent.paths import Inference
+from penstock_runtime.server.compression import UnknownCoding, decompress
+from penstock_runtime.server.forward.http_client import Response
+from penstock_runtime.server.forward.message import MIN_RESPONSE, SHADOW, between, head_of
+from penstock_runtime.server.forward.target import Target
+from penstock_runtime.server.http import Header
+from penstock_runtime.server.metrics import Metrics
+from penstock_runtime.server.shadow.compare import differing
+from penstock_runtime.server.shadow.setting import Shadowing
+from penstock_runtime.server.shadow.shadower import INLINE_BYTES, read_response
+
+_IDENTITY = b"identity"
+
+
+@dataclass(slots=True)
+class Copy:
+    """A request as it came, and what the upstream answered to it. `url` is path and query."""
+
+    metrics: Metrics
+    inference: Inference
+    url: bytes
+    headers: Sequence[Header]
+    body: bytes
+    answered: Response
+
+    @property
+    def bytes_held(self) -> int:
+        """How much memory it keeps."""
+        return len(self.body) + len(self.answered.body)
+
+    async def prepare(self) -> None:
+        """Do nothing: the body goes as it came."""
+
+    def head(self, target: Target) -> bytes:
+        """Return the head of the request to `target`."""
+        headers = [header for header in between(self.headers) if header[0] != b"accept-encoding"]
+        return head_of(self.url, target, [*headers, (SHADOW, b"1")], len(self.body))
+
+    def takes_long(self, response: Response) -> bool:
+        """Return whether comparing its answer with `response` is too much for the event loop."""
+        answers = (self.answered, response)
+        # What is compressed tells only later how much it is.
+        return sum(len(each.body) for each in answers) > INLINE_BYTES or any(map(_coding, answers))
+
+    def differing(self, response: Response, setting: Shadowing) -> list[str]:
+        """Return the names of the outputs that differ; raises ValueError or ProtocolError if either is no answer."""
+        ours, theirs = map(_plain, (self.answered, response))
+        if self.inference.protocol == "oip":
+            return differing(read_response(ours), read_response(theirs), setting)
+        verb = self.inference.verb
+        mine, other = (tfserving.read_columns(each.body, verb).values for each in (ours, theirs))
+        return [name for name, value in mine.items()
+                if name not in other or _differs(name, value, other[name], setting)]  # fmt: skip
+
+
+def _differs(name: str, ours: object, theirs: object, setting: Shadowing) -> bool:
+    if ours == theirs:
+        # As most do; what a tolerance cannot be for is told so, too.
+        return False
+    try:
+        one, other = ({name: Output(tfserving.array_of(value), finite=False)} for value in (ours, theirs))
+    except ValueError:
+        # Neither numbers nor texts, or not of one kind.
+        return True
+    return bool(differing(one, other, setting))
+
+
+def _coding(response: Response) -> bytes | None:
+    coding = dict(response.headers).get(b"content-encoding", _IDENTITY).lower()
+    return None if coding == _IDENTITY else coding
+
+
+def _plain(response: Response) -> Response:
+    """Return `response` without its Content-Encoding; raises ProtocolError."""
+    coding = _coding(response)
+    if coding is None:
+        return response
+    if coding not in (b"gzip", b"deflate"):
+        raise UnknownCoding("the answer's Content-Encoding is not known")
+    return response._replace(body=b"".join(decompress(response.body, coding, MIN_RESPONSE)))

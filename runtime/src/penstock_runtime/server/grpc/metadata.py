@@ -1,0 +1,23 @@
+"""What of a call's metadata goes on to another server."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+from penstock_runtime.server.grpc.core import Metadata
+
+# grpcio's core checks what it sends and not what it receives: a value may hold the end of a line, and so a whole header
+# of another protocol.
+_KEY = re.compile(r"[a-z0-9._-]+")
+_TEXT = re.compile(r"[ -~]*")
+
+
+def passing(metadata: Iterable[tuple[str, str | bytes]]) -> Metadata:
+    """Return what the client has set, and not gRPC, and is legal: keys of [a-z0-9._-], text of printable ASCII."""
+    return [
+        (name, value)
+        for name, value in metadata
+        if name != "user-agent" and not name.startswith("grpc-")
+        and _KEY.fullmatch(name) and (isinstance(value, bytes) or _TEXT.fullmatch(value))
+    ]  # fmt: skip
