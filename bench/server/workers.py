@@ -20,6 +20,7 @@ CASES = (
     Case("workers-conv", "convnet, binary, 16 connections", "conv", "binary", 16, ()),
     Case("workers-mlp", "MLP, binary, 64 connections", "mlp", "binary", 64, ()),
 )
+HEALTH_PATH = "/v2/health/ready"
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +66,7 @@ def measure_workers(models: Mapping[str, ModelFile], pace: Pace, folder: Path, t
         model = models[case.model]
         load = prepare(case, model, folder)
         with Servers(model, folder) as servers:
-            running = {setup: servers.start(PENSTOCK, more=setup.words, cores=setup.cores) for setup in SETUPS}
+            running = {setup: start(servers, setup) for setup in SETUPS}
             for setup, server in running.items():
                 wrong = check(case, server, load, model)
                 if wrong:
@@ -75,6 +76,14 @@ def measure_workers(models: Mapping[str, ModelFile], pace: Pace, folder: Path, t
                     tell(f"{case.id}: round {number + 1} of {pace.rounds}, {setup.title}")
                     runs.append(_run(case, setup, server, load, pace))
     return runs
+
+
+def start(servers: Servers, setup: Setup) -> Server:
+    """Start Penstock so, and wait until all its processes are ready; Problem if they never are."""
+    server = servers.start(PENSTOCK, more=setup.words, cores=setup.cores)
+    # Until here the model is ready in the worker that was asked.
+    server.processes[0].wait_ready(server.http_port, HEALTH_PATH)
+    return server
 
 
 def _run(case: Case, setup: Setup, server: Server, load: Load, pace: Pace) -> Scaled:

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from bench.server.cases import CASES, PENSTOCK
+from bench.server.cases import CASES
 from bench.server.measure import ask, check, prepare
 from bench.server.models import write_models
 from bench.server.processes import children_of
 from bench.server.servers import Servers
-from bench.server.workers import ONE_CORE, SETUPS, Scaled, most_ratio, ratios
+from bench.server.workers import ONE_CORE, SETUPS, Scaled, most_ratio, ratios, start
 
 IRIS_JSON = CASES[0]
 RUN = Scaled("convnet", ONE_CORE.title, 100.0, 0.01, 0.02, 0.01, 0.0, 0.0)
@@ -25,8 +25,7 @@ TWO_PROCESSES = next(setup for setup in SETUPS if setup.words == ("--workers", "
 def test_two_processes_on_two_cores_answer_and_are_counted_together(tmp_path: Path) -> None:
     model = write_models()["iris"]
     with Servers(model, tmp_path) as servers:
-        one = servers.start(PENSTOCK, more=ONE_CORE.words, cores=ONE_CORE.cores)
-        two = servers.start(PENSTOCK, more=TWO_PROCESSES.words, cores=TWO_PROCESSES.cores)
+        one, two = start(servers, ONE_CORE), start(servers, TWO_PROCESSES)
         assert children_of(one.processes[0].pid) == []
         workers = children_of(two.processes[0].pid)
         assert [os.sched_getaffinity(pid) for pid in workers] == [{0, 1}] * 2
