@@ -16,7 +16,19 @@ from pathlib import Path
 from rich.console import Console
 
 from bench.server import host, payloads, profile
-from bench.server.cases import CASES, KSERVE, MLSERVER, PENSTOCK, Case, choose
+from bench.server.cases import (
+    CASES,
+    EXTRAS,
+    KSERVE,
+    MLSERVER,
+    OVERLOAD,
+    PENSTOCK,
+    SHADOW,
+    START,
+    WORKERS,
+    Case,
+    choose,
+)
 from bench.server.measure import Pace, Results, measure_model
 from bench.server.models import ModelFile, write_models
 from bench.server.overload import measure_overload
@@ -26,8 +38,10 @@ from bench.server.record import Asked, Record
 from bench.server.report import judgements, read_notes, render
 from bench.server.screen import Screen, draw_table
 from bench.server.servers import peer_python
+from bench.server.shadow import measure_shadow
 from bench.server.starting import measure_starts
 from bench.server.stats import cells_of
+from bench.server.workers import measure_workers
 from e2e.cluster.console import Problem, progress, say
 from e2e.cluster.places import CACHE, ROOT
 
@@ -57,8 +71,8 @@ def parse(words: Sequence[str] | None = None) -> Options:
     """Read the command line."""
     parser = argparse.ArgumentParser(prog="bench/server/run", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="one short round: numbers to look at, not to keep")
-    parser.add_argument("--cases", default="", help=f"beginnings of names, of {', '.join(c.id for c in CASES)}, start, "
-                                                    "overload (default: all)")  # fmt: skip
+    names = ", ".join([*(case.id for case in CASES), *EXTRAS])
+    parser.add_argument("--cases", default="", help=f"beginnings of names, of {names} (default: all)")
     parser.add_argument("--rounds", type=int, help="rounds over all servers (3)")
     parser.add_argument("--seconds", type=int, help="of one measured run (4)")
     parser.add_argument("--out", type=Path, help="folder for the report")
@@ -75,7 +89,7 @@ def run(options: Options) -> None:
         _write(Record.read(DOCS / "server.json"), DOCS)
         return
     try:
-        cases, starts, overload = choose(options.cases)
+        cases, extras = choose(options.cases)
     except ValueError as error:
         raise Problem(str(error)) from None
     host.need_tools()
@@ -89,7 +103,7 @@ def run(options: Options) -> None:
         if options.profile:
             _profile(options, models, Path(folder))
             return
-        record = _measure(options, cases, (starts, overload), models, Path(folder))
+        record = _measure(options, cases, extras, models, Path(folder))
     whole = not options.cases and not options.quick
     stamp = time.strftime("%Y%m%d-%H%M%S")
     _write(record, options.out or (DOCS if whole else CACHE / "bench" / "server" / stamp))
@@ -101,7 +115,7 @@ def _pace(options: Options) -> Pace:
 
 
 def _measure(
-    options: Options, cases: Sequence[Case], extras: tuple[bool, bool], models: dict[str, ModelFile], folder: Path
+    options: Options, cases: Sequence[Case], extras: frozenset[str], models: dict[str, ModelFile], folder: Path
 ) -> Record:  # fmt: skip
     pace = _pace(options)
     record = Record(host.look(), _command(options), pace.rounds, pace.seconds)
@@ -128,20 +142,23 @@ def _take(record: Record, results: Results) -> Record:
 
 
 def _fill(  # noqa: PLR0913, PLR0917 - the parts of a run, named at the only call
-    record: Record, options: Options, cases: Sequence[Case], extras: tuple[bool, bool], models: dict[str, ModelFile],
+    record: Record, options: Options, cases: Sequence[Case], extras: frozenset[str], models: dict[str, ModelFile],
     folder: Path, results: Results,
 ) -> None:  # fmt: skip
     pace = _pace(options)
-    starts, overload = extras
     with Screen(cases, lambda: cells_of(results.runs, results.skipped, cases), plain=options.plain) as screen:
         for name, model in models.items():
             of_model = [case for case in cases if case.model == name]
             if of_model:
                 measure_model(model, of_model, pace, folder, results, screen.tell)
-        if starts:
+        if START in extras:
             record.starts = measure_starts(models["iris"], 1 if options.quick else 5, folder, screen.tell)
-        if overload:
+        if OVERLOAD in extras:
             record.floods = measure_overload(models["conv"], pace, folder, screen.tell)
+        if WORKERS in extras:
+            record.scaled = measure_workers(models, pace, folder, screen.tell)
+        if SHADOW in extras:
+            record.shadowed = measure_shadow(models, pace, folder, screen.tell)
 
 
 def _command(options: Options) -> str:

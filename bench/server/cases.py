@@ -83,7 +83,8 @@ CASES = (
     _grpc("conv", "convnet", 1.2, 1),
 )  # fmt: skip
 
-START, OVERLOAD = "start", "overload"
+START, OVERLOAD, WORKERS, SHADOW = "start", "overload", "workers", "shadow"
+EXTRAS = (START, OVERLOAD, WORKERS, SHADOW)
 # Of a process from its start to ready, and of its memory once it idles.
 MOST_START_SECONDS = 0.8
 MOST_IDLE_MB = 100.0
@@ -93,15 +94,15 @@ MOST_REFUSAL_SECONDS = 0.005
 DEADLINE_SECONDS = 1.0
 
 
-def choose(words: str) -> tuple[list[Case], bool, bool]:
-    """Return the cases that `words` name (all if empty), and whether `start` and `overload` are among them.
+def choose(words: str) -> tuple[list[Case], frozenset[str]]:
+    """Return the cases that `words` name (all if empty), and which of `EXTRAS` are among them.
 
     A word may be the beginning of names: `iris`, `mlp-grpc`. Raises ValueError for one that names nothing.
     """
     wanted = words.replace(",", " ").split()
-    names = [case.id for case in CASES] + [START, OVERLOAD]
+    names = [case.id for case in CASES] + list(EXTRAS)
     for word in wanted:
         if not any(name.startswith(word) for name in names):
             raise ValueError(f"there is no case '{word}'; there are: {', '.join(names)}")
     chosen = {name for name in names if not wanted or any(name.startswith(word) for word in wanted)}
-    return [case for case in CASES if case.id in chosen], START in chosen, OVERLOAD in chosen
+    return [case for case in CASES if case.id in chosen], frozenset(chosen.intersection(EXTRAS))

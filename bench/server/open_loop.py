@@ -2,7 +2,7 @@
 
 wrk cannot do that: each of its connections waits for its answer, so an overloaded server slows it down instead of
 being flooded. `python -m bench.server.open_loop --port N --rate N --seconds N --request FILE`, where the file holds
-the whole request, head and body.
+the whole request, head and body; with `--random` at random times, to the microsecond.
 """
 
 from __future__ import annotations
@@ -11,9 +11,11 @@ import argparse
 import asyncio
 import json
 import resource
+import selectors
 import sys
 from collections import Counter
 from pathlib import Path
+from random import Random
 from typing import Any, cast
 
 import httptools
@@ -24,6 +26,8 @@ from bench.server.tools import percentile
 MOST_CONNECTIONS = 4000
 # Opened before the first request, so that opening them is no part of what is measured.
 FIRST_CONNECTIONS = 512
+# `select` takes no file descriptor from 1024 on.
+MOST_SELECTED, FIRST_SELECTED = 900, 64
 # What is not answered so long after the last request was sent counts as lost.
 PATIENCE_SECONDS = 5.0
 REFUSALS = (429, 503)
@@ -36,14 +40,16 @@ class Client:
     """
 
     def __init__(
-        self, port: int, request: bytes, rate: float, seconds: float, *, connections: int = FIRST_CONNECTIONS
-    ) -> None:
-        """Send `request` to `port` of the loopback address, at first on so many `connections`."""
+        self, port: int, request: bytes, rate: float, seconds: float, *, connections: int = FIRST_CONNECTIONS,
+        random: bool = False,
+    ) -> None:  # fmt: skip
+        """Send `request` to `port` of the loopback address, at first on so many `connections`; see `due_times`."""
         self._port = port
         self.request = request
-        self._rate = rate
+        self._due = due_times(rate, seconds, random=random)
         self._seconds = seconds
         self._first = connections
+        self._most = MOST_SELECTED if random else MOST_CONNECTIONS
         self._free: list[_Connection] = []
         self._connections = 0
         self._tasks: set[asyncio.Task[None]] = set()
@@ -61,10 +67,10 @@ class Client:
         await asyncio.gather(*(self._open() for _ in range(self._first)))
         begun = self.loop.time()
         self._end = begun + self._seconds
-        total = int(self._rate * self._seconds)
+        total = len(self._due)
         sent = 0
         while sent < total:
-            due = begun + sent / self._rate
+            due = begun + self._due[sent]
             now = self.loop.time()
             if due > now:
                 await asyncio.sleep(due - now)
@@ -83,7 +89,7 @@ class Client:
             if connection.send(due):
                 self.waiting += 1
                 return
-        if self._connections >= MOST_CONNECTIONS:
+        if self._connections >= self._most:
             self.statuses["unsent"] += 1
             return
         self.waiting += 1
@@ -186,9 +192,27 @@ class _Connection(asyncio.Protocol):
         self._client.answered(self, status, self._retry_after)
 
 
+def due_times(rate: float, seconds: float, *, random: bool) -> list[float]:
+    """Return when each request is due, in seconds from the first: evenly, or as independent users send.
+
+    The random times are the same each time.
+    """
+    count = int(rate * seconds)
+    if not random:
+        return [number / rate for number in range(count)]
+    draw = Random(0)  # noqa: S311 - no secret
+    return sorted(draw.uniform(0.0, seconds) for _ in range(count))
+
+
 async def _run(args: argparse.Namespace) -> dict[str, Any]:
     request = await asyncio.to_thread(args.request.read_bytes)
-    return await Client(args.port, request, args.rate, args.seconds).run()
+    first = FIRST_SELECTED if args.random else FIRST_CONNECTIONS
+    return await Client(args.port, request, args.rate, args.seconds, connections=first, random=args.random).run()
+
+
+def _precise_loop() -> asyncio.AbstractEventLoop:
+    # uvloop's and epoll's timers have milliseconds, which is more than many an answer takes.
+    return asyncio.SelectorEventLoop(selectors.SelectSelector())
 
 
 def main() -> int:
@@ -198,10 +222,14 @@ def main() -> int:
     parser.add_argument("--rate", type=float, required=True, help="requests a second")
     parser.add_argument("--seconds", type=float, required=True)
     parser.add_argument("--request", type=Path, required=True, help="file with a whole HTTP/1.1 request")
+    parser.add_argument("--random", action="store_true",
+                        help="at random times, as independent users send, to the microsecond; for rates that leave "
+                             "this client idle")  # fmt: skip
     args = parser.parse_args()
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-    print(json.dumps(uvloop.run(_run(args))))
+    with asyncio.Runner(loop_factory=_precise_loop if args.random else uvloop.new_event_loop) as runner:
+        print(json.dumps(runner.run(_run(args))))
     return 0
 
 

@@ -99,7 +99,7 @@ def _flood(name: str, case: Case, model: ModelFile, pace: Pace, folder: Path) ->
         request.write_bytes(whole_request(load))
         offered = OVERLOAD_FACTOR * capacity.rate
         before = Meter.read(server.processes)
-        told = _client(server.http_port, offered, 2 * pace.seconds, request)
+        told = send_at_rate(server.http_port, offered, 2 * pace.seconds, request)
         foreign = foreign_share(before, Meter.read(server.processes))
     return flood_of(name, case.title, (capacity.rate, offered), told, foreign)
 
@@ -155,9 +155,10 @@ def _judge(flood: Flood) -> list[Judged]:
     ]  # fmt: skip
 
 
-def _client(port: int, rate: float, seconds: float, request: Path) -> dict[str, Any]:
+def send_at_rate(port: int, rate: float, seconds: float, request: Path, *more: str) -> dict[str, Any]:
+    """Return what the open-loop client told, to which `more` options were given; Problem if it failed."""
     words = [sys.executable, "-m", "bench.server.open_loop", "--port", str(port), "--rate", str(rate),
-             "--seconds", str(seconds), "--request", str(request)]  # fmt: skip
+             "--seconds", str(seconds), "--request", str(request), *more]  # fmt: skip
     try:
         done = subprocess.run(
             pinned(CLIENT_CORE, words), capture_output=True, text=True, check=False, timeout=4 * seconds + 60

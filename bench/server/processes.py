@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import http.client
 import os
+import signal
 import socket
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,7 @@ from e2e.cluster.console import Problem, telling_line
 _TICKS = os.sysconf("SC_CLK_TCK")
 # The measured core, and the one of everything else.
 SERVER_CORE, CLIENT_CORE = 0, 1
+BOTH_CORES = (SERVER_CORE, CLIENT_CORE)
 POLL_SECONDS = 0.002
 START_SECONDS = 60.0
 
@@ -30,21 +33,25 @@ def free_ports(count: int) -> list[int]:
     return ports
 
 
-def pinned(core: int, words: Sequence[str | Path]) -> list[str]:
-    """Return the command that runs `words` on `core` alone."""
-    return ["taskset", "-c", str(core), *map(str, words)]
+def pinned(cores: int | Sequence[int], words: Sequence[str | Path]) -> list[str]:
+    """Return the command that runs `words` on one core or several, and no other."""
+    cores = [cores] if isinstance(cores, int) else cores
+    return ["taskset", "-c", ",".join(map(str, cores)), *map(str, words)]
 
 
 class Process:
-    """A server's process on the measured core; its output goes to the file `log`."""
+    """A server's process, as a rule on the measured core; its output goes to the file `log`."""
 
-    def __init__(self, words: Sequence[str | Path], env: Mapping[str, str], log: Path, **pipes: Any) -> None:
-        """Start it."""
+    def __init__(
+        self, words: Sequence[str | Path], env: Mapping[str, str], log: Path,
+        cores: int | Sequence[int] = SERVER_CORE, **pipes: Any,
+    ) -> None:  # fmt: skip
+        """Start it on `cores`."""
         self.log = log
         self.started = time.perf_counter()
         with log.open("wb") as out:
             self._process = subprocess.Popen(
-                pinned(SERVER_CORE, words),
+                pinned(cores, words),
                 env={**os.environ, **env},
                 cwd=log.parent,
                 stderr=out,
@@ -66,21 +73,42 @@ class Process:
         raise Problem(f"a server was not ready after {elapsed:.0f} s", f"its output is in {self.log}")
 
     def cpu_seconds(self) -> float:
-        """Return the CPU time of all its threads until now."""
-        # The kernel's number for the CPU clock of a process (clock_getcpuclockid), which Python has no function for.
-        return time.clock_gettime((~self.pid << 3) | 2)
+        """Return the CPU time of all its threads and those of its child processes, until now."""
+        return cpu_clock(self.pid) + sum(map(_clock_of_child, children_of(self.pid)))
 
     def resident_mb(self) -> float:
-        """Return its resident memory, in MB of 10^6 bytes."""
+        """Return its own resident memory, in MB of 10^6 bytes."""
         return resident_of(Path(f"/proc/{self.pid}/status").read_text())
 
     def close(self) -> None:
-        """End it at once."""
-        self._process.kill()
+        """End it at once, and its children with it."""
+        if self._process.poll() is None:  # else its number may be another's
+            os.killpg(self.pid, signal.SIGKILL)
         self._process.wait()
         for pipe in (self.stdin, self.stdout):
             if pipe is not None:
                 pipe.close()
+
+
+def cpu_clock(pid: int) -> float:
+    """Return the seconds of CPU time of all threads of a process; raises OSError if there is none of that number."""
+    # The kernel's number for the CPU clock of a process (clock_getcpuclockid), which Python has no function for.
+    return time.clock_gettime((~pid << 3) | 2)
+
+
+def _clock_of_child(pid: int) -> float:
+    with suppress(OSError):  # it ended in between
+        return cpu_clock(pid)
+    return 0.0
+
+
+def children_of(pid: int) -> list[int]:
+    """Return the processes that process `pid` has started and that still run."""
+    found: list[int] = []
+    for each in Path(f"/proc/{pid}/task").glob("*/children"):
+        with suppress(OSError):  # the thread ended in between
+            found += map(int, each.read_text().split())
+    return found
 
 
 def resident_of(status: str) -> float:
@@ -98,23 +126,27 @@ def busy_of(stat: str, core: int) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Meter:
-    """Counters at one moment: wall clock, CPU time of a server's processes, busy time of its core; seconds."""
+    """Counters at one moment: wall clock, CPU time of a server's processes, busy time of its cores; seconds."""
 
     at: float
     server: float
     core: float
 
     @classmethod
-    def read(cls, processes: Sequence[Process]) -> Meter:
+    def read(cls, processes: Sequence[Process], cores: Sequence[int] = (SERVER_CORE,)) -> Meter:
         """Return the counters now."""
         server = sum(process.cpu_seconds() for process in processes)
-        return cls(time.perf_counter(), server, busy_of(Path("/proc/stat").read_text(), SERVER_CORE))
+        stat = Path("/proc/stat").read_text()
+        return cls(time.perf_counter(), server, sum(busy_of(stat, core) for core in cores))
 
 
-def foreign_share(before: Meter, after: Meter) -> float:
-    """Return the share of the core that went to others than the server between two readings, 0 to 1."""
-    wall = after.at - before.at
-    foreign = (after.core - before.core) - (after.server - before.server)
+def foreign_share(before: Meter, after: Meter, *, cores: int = 1, client: float = 0.0) -> float:
+    """Return the share of the `cores` that went to others between two readings, 0 to 1.
+
+    Others: neither the server nor, where it shares a core with it, the client, which had `client` seconds.
+    """
+    wall = (after.at - before.at) * cores
+    foreign = (after.core - before.core) - (after.server - before.server) - client
     return min(1.0, max(0.0, foreign / wall)) if wall > 0 else 0.0
 
 

@@ -11,8 +11,10 @@ import orjson
 from bench.server.cases import CASES, Case
 from bench.server.host import Host
 from bench.server.overload import Flood
+from bench.server.shadow import Shadowed
 from bench.server.starting import Start
 from bench.server.stats import Cell, Run, cells_of
+from bench.server.workers import Scaled
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +30,10 @@ class Asked:
 
 @dataclass(slots=True)
 class Record:
-    """One run. `skipped` holds case, server, and why it was not measured; `command` is what makes it again."""
+    """One run. `skipped` holds case, server, and why it was not measured; `command` is what makes it again.
+
+    `scaled` and `shadowed` are empty in files that are older than they.
+    """
 
     host: Host
     command: str
@@ -39,6 +44,8 @@ class Record:
     skipped: list[tuple[str, str, str]] = field(default_factory=list)
     starts: list[Start] = field(default_factory=list)
     floods: list[Flood] = field(default_factory=list)
+    scaled: list[Scaled] = field(default_factory=list)
+    shadowed: list[Shadowed] = field(default_factory=list)
 
     @property
     def cases(self) -> list[Case]:
@@ -65,4 +72,6 @@ class Record:
             skipped=[(case, server, why) for case, server, why in told["skipped"]],
             starts=[Start(**each) for each in told["starts"]],
             floods=[Flood(**each) for each in told["floods"]],
+            scaled=[Scaled(**each) for each in told.get("scaled", [])],
+            shadowed=[Shadowed(**each) for each in told.get("shadowed", [])],
         )  # fmt: skip

@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -18,7 +18,7 @@ import numpy as np
 
 from bench.server.cases import ALONE, BARE, KSERVE, LEAN, MLSERVER, MLSERVER_BATCHING, PENSTOCK, Protocol
 from bench.server.models import ModelFile
-from bench.server.processes import POLL_SECONDS, Process, free_ports
+from bench.server.processes import POLL_SECONDS, SERVER_CORE, Process, free_ports
 from e2e.cluster.console import Problem, output
 from e2e.cluster.places import CACHE, ROOT
 
@@ -77,15 +77,22 @@ class Servers:
         self._folder = folder
         self._running: list[Server] = []
 
-    def start(self, name: str, *, env: dict[str, str] | None = None) -> Server:
-        """Start server `name` and wait until it is ready; Problem if it does not start."""
-        folder = self._folder / f"{name}-{self._model.name}"
-        folder.mkdir(parents=True, exist_ok=True)
+    def start(
+        self, name: str, *, env: dict[str, str] | None = None, more: Sequence[str] = (),
+        cores: Sequence[int] = (SERVER_CORE,), before: Sequence[str] = (),
+    ) -> Server:  # fmt: skip
+        """Start server `name` and wait until it is ready; Problem if it does not start.
+
+        `more` words come behind the usual ones, and win over them; `before` is a command that runs it, such as `nice`.
+        """
         http_port, grpc_port = free_ports(2)
+        folder = self._folder / f"{name}-{self._model.name}-{http_port}"  # there may be several of one name
+        folder.mkdir(parents=True, exist_ok=True)
         server = Server(name, http_port=http_port)
         self._running.append(server)
         for index, plan in enumerate(plans(name, self._model, folder, http_port, grpc_port)):
-            process = Process(plan.words, {**plan.env, **(env or {})}, folder / f"{index}.log")
+            words = [*before, *plan.words, *more]
+            process = Process(words, {**plan.env, **(env or {})}, folder / f"{index}.log", cores)
             server.processes.append(process)
             if plan.ready_port:
                 server.start_seconds = process.wait_ready(plan.ready_port, READY_PATH)

@@ -4,18 +4,28 @@ from __future__ import annotations
 
 import pytest
 
-from bench.server.cases import CASES, PENSTOCK, choose
+from bench.server.__main__ import parse
+from bench.server.cases import CASES, EXTRAS, OVERLOAD, PENSTOCK, SHADOW, WORKERS, choose
 from bench.server.servers import PROTOCOLS
 
 
 def test_all_cases_unless_some_are_named() -> None:
-    assert choose("") == (list(CASES), True, True)
+    assert choose("") == (list(CASES), frozenset(EXTRAS))
 
 
 def test_beginnings_of_names_choose_cases() -> None:
-    cases, start, overload = choose("iris-json, over")
+    cases, extras = choose("iris-json, over")
     assert [case.id for case in cases] == ["iris-json-64", "iris-json-1"]
-    assert (start, overload) == (False, True)
+    assert extras == {OVERLOAD}
+    assert choose("workers shadow") == ([], frozenset((WORKERS, SHADOW)))
+
+
+def test_help_names_every_case(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        parse(["--help"])
+    shown = "".join(capsys.readouterr().out.split())
+    for name in [*(case.id for case in CASES), *EXTRAS]:
+        assert name in shown
 
 
 def test_a_word_that_names_nothing_is_an_error_that_tells_the_names() -> None:

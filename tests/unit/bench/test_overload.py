@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
+from statistics import stdev
 from typing import Any
 
 import pytest
 
 from bench.server.measure import Load
-from bench.server.open_loop import Client
+from bench.server.open_loop import Client, due_times
 from bench.server.overload import Flood, flood_of, judge_flood, whole_request
 
 OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
@@ -23,7 +25,9 @@ FLOOD = Flood("penstock", "", capacity=100.0, offered=300.0, goodput=95.0, accep
               foreign=0.0)  # fmt: skip
 
 
-async def flooded(answers: list[bytes | None], rate: float = 400, seconds: float = 0.5) -> dict[str, Any]:
+async def flooded(
+    answers: list[bytes | None], rate: float = 400, seconds: float = 0.5, *, random: bool = False
+) -> dict[str, Any]:
     """Send to a server that gives `answers` in turn; None breaks the connection."""
     served = 0
 
@@ -44,7 +48,7 @@ async def flooded(answers: list[bytes | None], rate: float = 400, seconds: float
     server = await asyncio.start_server(serve, "127.0.0.1", 0, backlog=1024)
     async with server:
         port = server.sockets[0].getsockname()[1]
-        return await Client(port, REQUEST, rate, seconds, connections=20).run()
+        return await Client(port, REQUEST, rate, seconds, connections=20, random=random).run()
 
 
 async def test_every_request_is_sent_at_its_time_and_counted_by_its_answer() -> None:
@@ -55,6 +59,23 @@ async def test_every_request_is_sent_at_its_time_and_counted_by_its_answer() -> 
     assert told["without_retry_after"] == 50
     assert 0 < told["ok_in_time"] <= 50
     assert 0 < told["refused"]["p50"] <= told["refused"]["p99"]
+
+
+async def test_requests_at_random_times_are_all_sent() -> None:
+    told = await flooded([OK], random=True)
+    assert told["statuses"] == {"200": 200, "lost": 0}
+    assert 0 < told["ok"]["p50"] <= told["ok"]["p99"]
+
+
+def test_when_requests_are_due() -> None:
+    assert due_times(4, 1.5, random=False) == [0.0, 0.25, 0.5, 0.75, 1.0, 1.25]
+    due = due_times(1000, 2.0, random=True)
+    assert due == due_times(1000, 2.0, random=True) == sorted(due)
+    assert (len(due), due[0] >= 0, due[-1] < 2.0) == (2000, True, True)
+    gaps = [after - before for before, after in pairwise(due)]
+    # Of independent users: the standard deviation of the gaps is their mean, and the two halves have as many.
+    assert stdev(gaps) == pytest.approx(0.001, rel=0.1)
+    assert sum(time < 1.0 for time in due) == pytest.approx(1000, abs=100)
 
 
 async def test_broken_connections_are_lost_requests() -> None:

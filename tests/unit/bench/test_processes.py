@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from pathlib import Path
 
 import pytest
 
-from bench.server.processes import Meter, Process, busy_of, foreign_share, free_ports, resident_of
+from bench.server.processes import (
+    Meter,
+    Process,
+    busy_of,
+    children_of,
+    cpu_clock,
+    foreign_share,
+    free_ports,
+    pinned,
+    resident_of,
+)
 from e2e.cluster.console import Problem
 
 STAT = """\
@@ -30,6 +41,59 @@ def test_resident_memory() -> None:
 def test_the_share_of_the_core_that_others_had() -> None:
     assert foreign_share(Meter(0.0, 1.0, 10.0), Meter(2.0, 2.5, 11.9)) == pytest.approx(0.2)
     assert foreign_share(Meter(0.0, 1.0, 10.0), Meter(2.0, 3.01, 12.0)) == 0.0
+
+
+def test_the_share_of_two_cores_of_which_the_client_has_a_part() -> None:
+    assert foreign_share(Meter(0.0, 1.0, 10.0), Meter(2.0, 3.6, 13.8), cores=2, client=0.4) == pytest.approx(0.2)
+
+
+def test_cores_as_taskset_wants_them() -> None:
+    assert pinned(1, ["a"]) == ["taskset", "-c", "1", "a"]
+    assert pinned((0, 1), ["a", Path("b")]) == ["taskset", "-c", "0,1", "a", "b"]
+
+
+def test_children_are_counted_and_end_with_their_process(tmp_path: Path) -> None:
+    child = (
+        "import hashlib, time\n"
+        "while time.process_time() < 0.2: hashlib.sha256(bytes(100_000)).digest()\n"
+        "print('burnt', flush=True)\n"
+        "time.sleep(60)\n"
+    )
+    parent = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {child!r}], check=False)"
+    process = Process([sys.executable, "-c", parent], {}, tmp_path / "log", stdout=-1)
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"burnt\n"
+        (pid,) = children_of(process.pid)
+        assert process.cpu_seconds() > cpu_clock(process.pid) + 0.19
+    finally:
+        process.close()
+    end = time.monotonic() + 10
+    while is_alive(pid) and time.monotonic() < end:
+        time.sleep(0.01)
+    assert not is_alive(pid)
+
+
+def is_alive(pid: int) -> bool:
+    """Return whether the process runs; one that has ended and that nobody has waited for does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+@pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="there is one core only")
+def test_a_process_may_have_both_cores(tmp_path: Path) -> None:
+    process = Process(["cat"], {}, tmp_path / "log", (0, 1), stdin=-1, stdout=-1)
+    try:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write(b"on\n")
+        process.stdin.flush()
+        assert process.stdout.readline() == b"on\n"
+        assert os.sched_getaffinity(process.pid) == {0, 1}
+    finally:
+        process.close()
 
 
 def test_cpu_time_of_a_process_is_that_of_all_its_threads(tmp_path: Path) -> None:
