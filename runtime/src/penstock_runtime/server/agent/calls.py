@@ -26,7 +26,7 @@ from penstock_runtime.server.grpc.codes import OK, Status, status_of
 from penstock_runtime.server.grpc.core import Call
 from penstock_runtime.server.grpc.forwarding import Forwarding
 from penstock_runtime.server.grpc.health import Health
-from penstock_runtime.server.grpc.metadata import passing
+from penstock_runtime.server.grpc.metadata import is_legal, passing
 from penstock_runtime.server.grpc.side import MAX_SIDE_CALLS, NO_MESSAGE, Method, SideCalls, answering, first_bytes
 from penstock_runtime.server.measured import Measured
 from penstock_runtime.server.settings import Serving
@@ -54,6 +54,9 @@ _OUTCOMES = {
 }  # fmt: skip
 # Seconds between two tries to connect: whoever waits for the upstream should not wait long once it is back.
 _RETRY_SECONDS = 1.0
+
+# A client's deadline is ahead of what it looks like from here, by the time that its call took to come.
+_AHEAD_SECONDS = 0.02
 
 
 class _End(NamedTuple):
@@ -172,8 +175,8 @@ class Inferences:
             failure = request.fail(error, gone=call.gone)
             if failure is not None:
                 end = _End(status=status_of(failure), metadata=(self._revision,))
-            elif call.remaining <= 0:
-                # That is what made it go.
+            if call.remaining <= (_AHEAD_SECONDS if call.gone else 0):
+                # So the client says itself, whatever it was.
                 request.outcome = "timeout"
         finally:
             self.under_way.discard(call)
@@ -295,7 +298,7 @@ def _end(answer: Answer, own: Metadata = ()) -> _End:
 
 
 def _back(metadata: Metadata) -> Metadata:
-    return tuple(item for item in metadata if item[0] not in _OURS)
+    return tuple(item for item in metadata if item[0] not in _OURS and is_legal(*item))
 
 
 def _is_shadow(call: Call) -> bool:
