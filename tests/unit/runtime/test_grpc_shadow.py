@@ -15,7 +15,7 @@ from tests.unit.runtime.conftest import Start
 from tests.unit.runtime.forwarding import NONE, never, start_target, tell, url, where
 from tests.unit.runtime.grpc_client import INFER, Client, iris_raw, iris_typed, slow_request, typed, typed_request
 from tests.unit.runtime.http2 import call_raw
-from tests.unit.runtime.process import SETOSA, VIRGINICA, Server, iris_request
+from tests.unit.runtime.process import DEADLINE, SETOSA, VIRGINICA, Server, iris_request
 from tests.unit.runtime.scrape import requests_by_outcome, sample
 from tests.unit.runtime.targets import Target, answering, response
 from tests.unit.runtime.test_grpc import echo_raw, echo_typed
@@ -123,16 +123,33 @@ def test_copies_that_wait_are_bounded_by_their_bytes(
     wait_until(lambda: sample(server, "penstock_shadow_dropped_total") == 1)
 
 
-def test_what_is_forwarded_or_itself_a_copy_is_not_copied(start_server: Start) -> None:
+def test_what_is_forwarded_is_not_copied(start_server: Start) -> None:
     stable, canary = start_pair(start_server, "iris", "iris")
     shadow(stable, to=url(canary), fraction=1)
     tell(stable, **where(canary), share=1)
     ask(stable, iris_raw(SETOSA))
-    with Client(stable.grpc_port) as client:
-        method = client.channel.unary_unary(INFER, None, None)
-        _, done = method.with_call(iris_raw(SETOSA).SerializeToString(), metadata=(("penstock-shadow", "1"),))
-    assert dict(done.initial_metadata())["penstock-revision"] == "stable"
     assert state(stable)["counts"]["seen"] == 0
+
+
+@pytest.mark.parametrize("model", ["iris", "slow"])
+def test_a_copy_over_grpc_is_answered_raw_and_counted_apart(start_server: Start, model: str) -> None:
+    stable, canary = start_pair(start_server, model, model)
+    shadow(stable, to=url(canary), fraction=1)
+    tell(stable, **where(canary), share=1)
+    request = iris_typed(SETOSA) if model == "iris" else slow_request(10)
+    with Client(stable.grpc_port) as client:
+        outcome = client.infer(request, DEADLINE, **{"penstock-shadow": "1"})
+        assert client.infer(typed_request(), DEADLINE, **{"penstock-shadow": "1"}).answer is None
+    assert outcome.metadata["penstock-revision"] == "stable", "it is not forwarded"
+    assert len(outcome.answer.raw_output_contents) == len(outcome.answer.outputs)
+    assert requests_by_outcome(stable) == NONE
+    for name, count in (("ok", 1), ("client_error", 1)):
+        assert sample(stable, "penstock_shadow_requests_total", outcome=name) == count
+    for name in ("request_duration_seconds", "inference_duration_seconds", "queue_duration_seconds"):
+        assert sample(stable, f"penstock_{name}_count") == 0
+    assert "penstock_prediction_total{" not in stable.metrics_text()
+    assert stable.get("/v2/models/m/stats").json["model_stats"][0]["inference_stats"]["success"]["count"] == 0
+    assert state(stable)["counts"]["seen"] == 0, "nor copied again"
 
 
 def test_metadata_becomes_headers_and_nothing_else(start_server: Start, targets: list[Target]) -> None:

@@ -143,7 +143,7 @@ def test_settings_are_read_and_shown_as_they_are_told(spec: dict[str, Any], sett
         ({"by": {"header": "x y"}}, "'by.header' must be"),
         ({"by": {"header": "x", "salt": 1}}, "'by.salt' must be"),
         ({"by": {"header": "x", "sald": "1"}}, "unknown key 'sald'"),
-        ({"sahre": 0.1}, "unknown key 'sahre'; there are to, share, by"),
+        ({"sahre": 0.1}, "unknown key 'sahre'; there are to, to_grpc, share, by"),
     ],
 )
 def test_what_is_no_setting_is_named(change: dict[str, Any], message: str) -> None:

@@ -21,6 +21,7 @@ from penstock_runtime.server.forward.relay import Route
 from penstock_runtime.server.grpc.codes import Status, status_of
 from penstock_runtime.server.grpc.core import Call, Metadata
 from penstock_runtime.server.grpc.forwarding import Forwarding
+from penstock_runtime.server.grpc.metadata import is_copy
 from penstock_runtime.server.grpc.shadowing import Shadowing
 from penstock_runtime.server.grpc.side import NO_MESSAGE
 from penstock_runtime.server.metrics import outcome_of
@@ -84,12 +85,14 @@ class Inferences:
 class Inference:
     """One call. All but `_run` and `_relay` happens in the server's thread, and what is left to do after `_relay`."""
 
-    __slots__ = ("_inferences", "_model", "_serving", "call", "received")
+    __slots__ = ("_inferences", "_model", "_serving", "_shadow", "call", "received")
 
     def __init__(self, inferences: Inferences, call: Call, model: Model | None) -> None:
         """Nothing is known but that it has arrived; `model`: the only one, which it then is meant for."""
         self.call = call
         self.received = False
+        # A copy of another server's request: counted apart from users' requests, and answered raw, to be compared.
+        self._shadow = is_copy(call.metadata)
         self._inferences = inferences
         self._model = model
         self._serving: Serving | None = None
@@ -118,6 +121,9 @@ class Inference:
             self.fail(error)
 
     async def _relay(self, route: Route, model: Model, message: pb.ModelInferRequest, payload: bytes) -> None:
+        if self.call.gone:
+            self._leave()
+            return
         forwarding = self._inferences.forwarding
         try:
             answer = await forwarding.relay(route, model.metrics, self.call, payload, bool(message.model_version))
@@ -135,7 +141,7 @@ class Inference:
         else:
             if answer is not None:
                 self._end()
-                status = Status(answer.code.value[0], answer.details.encode())
+                status = Status(answer.code.value[0], answer.details.encode("utf-8", "replace"))
                 self.call.finish(answer.message, status, answer.initial, answer.trailing)
                 return
             self._inferences.under_way.add(self)
@@ -194,14 +200,15 @@ class Inference:
     ) -> None:
         begun = time.perf_counter()
         predictions = serving.decide(fetched, ran, request.rows)
-        answer = encode(serving.name, serving.version, request.id, serving.tensors(request, ran), bool(request.binary))
+        raw = self._shadow or bool(request.binary)
+        answer = encode(serving.name, serving.version, request.id, serving.tensors(request, ran), raw)
         issued = serving.issuer.issue(time.time(), request.rows, predictions)
         now = time.perf_counter()
         # Without the outputs, which would stay in memory until it is counted.
         timed = Ran([], ran.queued, ran.ran, ran.rows)
         answered = _Answered(request.rows, timed, here, predictions, now - self.call.began, decoding, now - begun)
         # Before the answer goes out: who has it must find it counted.
-        serving.metrics.post(partial(_count_answer, serving, answered))
+        serving.metrics.post(partial(_count_copy if self._shadow else _count_answer, serving, answered))
         self._end()
         self.call.finish(answer, metadata=(_revision(serving), ("penstock-prediction-id", issued)))
         self._inferences.shadowing.offer(self.call, serving, request, ran)
@@ -225,7 +232,8 @@ class Inference:
         self._end()
         if self._model is not None:
             seconds = time.perf_counter() - self.call.began
-            self._model.metrics.post(partial(_count_failure, self._model, self._serving, outcome, seconds))
+            count = _count_failed_copy if self._shadow else _count_failure
+            self._model.metrics.post(partial(count, self._model, self._serving, outcome, seconds))
 
     def _end(self) -> None:
         self._inferences.under_way.discard(self)
@@ -265,6 +273,16 @@ def _count_failure(model: Model, serving: Serving | None, outcome: str, seconds:
     model.metrics.requests[outcome] += 1
     if serving is not None:
         serving.statistics.ended(seconds, success=False)
+
+
+def _count_failed_copy(model: Model, _serving: Serving | None, outcome: str, _seconds: float) -> None:
+    model.metrics.shadow_requests[outcome] += 1
+
+
+def _count_copy(serving: Serving, answered: _Answered) -> None:
+    serving.metrics.shadow_requests["ok"] += 1
+    if answered.here:
+        serving.executor.on_run(answered.ran.rows, answered.ran.ran)
 
 
 def _count_answer(serving: Serving, answered: _Answered) -> None:

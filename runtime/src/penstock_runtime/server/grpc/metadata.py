@@ -1,11 +1,14 @@
-"""What of a call's metadata goes on to another server."""
+"""What a call's metadata says to us, and what of it goes on to another server."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable
 
+from penstock_runtime.server.forward.message import SHADOW
 from penstock_runtime.server.grpc.core import Metadata
+
+_SHADOW = SHADOW.decode()
 
 # grpcio's core checks what it sends and not what it receives: a value may hold the end of a line, and so a whole header
 # of another protocol.
@@ -25,3 +28,8 @@ def passing(metadata: Iterable[tuple[str, str | bytes]]) -> Metadata:
 def is_legal(name: str, value: str | bytes) -> bool:
     """Return whether it may be sent: keys of [a-z0-9._-], text of printable ASCII."""
     return _KEY.fullmatch(name) is not None and (isinstance(value, bytes) or _TEXT.fullmatch(value) is not None)
+
+
+def is_copy(metadata: Iterable[tuple[str, str | bytes]]) -> bool:
+    """Return whether the call is a copy of one that another server has answered."""
+    return any(name == _SHADOW for name, _ in metadata)

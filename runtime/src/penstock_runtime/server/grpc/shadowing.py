@@ -6,13 +6,10 @@ from urllib.parse import quote
 
 from penstock_runtime.engine.line import Ran
 from penstock_runtime.protocol.fit import InferRequest
-from penstock_runtime.server.forward.message import SHADOW
 from penstock_runtime.server.grpc.core import Call
-from penstock_runtime.server.grpc.metadata import passing
+from penstock_runtime.server.grpc.metadata import is_copy, passing
 from penstock_runtime.server.serving import Serving
 from penstock_runtime.server.shadow.shadower import Copy, Shadower
-
-_MARK = SHADOW.decode()
 
 
 class Shadowing:
@@ -24,7 +21,7 @@ class Shadowing:
 
     def offer(self, call: Call, serving: Serving, request: InferRequest, ran: Ran) -> None:
         """Have an answered call copied if it is of the fraction; from any thread."""
-        if not self._shadower.active or any(name == _MARK for name, _ in call.metadata):
+        if not self._shadower.active or is_copy(call.metadata):
             return
         active = self._shadower.choose(serving.name)
         if active is None:
