@@ -211,7 +211,12 @@ def test_ids_of_another_model_are_no_ids(agent: AgentProcess, iris: Server) -> N
         (("--upstream", "https://127.0.0.1:1", "--model-name", "m"), "'upstream': https is not supported"),
         (("--upstream", "127.0.0.1:8501", "--model-name", "m"), "'upstream' must be a URL"),
         (("--upstream", "http://127.0.0.1:1/v1", "--model-name", "m"), "'upstream' must have a host and a port"),
+        (
+            ("--upstream", "http://127.0.0.1:1", "--upstream-grpc", "localhost", "--model-name", "m"),
+            "'upstream-grpc' must be",
+        ),
         (("--upstream", "http://127.0.0.1:1"), "model-name: none is given"),
+        (("--upstream", "http://127.0.0.1:1", "--model-name", "m", "--workers", "0"), "workers: 0 is less than 1"),
         (("--upstream", "http://127.0.0.1:1", "--model-name", "a/b"), "model-name: none is given"),
     ],
 )

@@ -379,6 +379,14 @@ def test_answers_that_cannot_be_read_pass(iris: Server, start_agent: StartAgent,
     assert requests_by_outcome(agent) == {**NONE, "ok": 1}
 
 
+def test_a_deadline_that_passes_before_the_message_has_come_is_a_timeout(agent: AgentProcess, client: Client) -> None:
+    silence = threading.Event()
+    call = client.channel.stream_unary(INFER).future(iter(silence.wait, True), timeout=0.5)
+    assert call.code() == Kind.DEADLINE_EXCEEDED
+    silence.set()
+    wait_until(lambda: requests_by_outcome(agent) == {**NONE, "timeout": 1})
+
+
 async def test_a_call_whose_message_does_not_come_is_broken_off(tmp_path: Path) -> None:
     arguments = [*PORTS, "--upstream", "http://127.0.0.1:1", "--upstream-grpc", "127.0.0.1:1", "--model-name", "m"]
     parser = ArgumentParser()

@@ -14,7 +14,7 @@ import numpy as np
 
 from tests.unit.runtime.tf_serving import Refused, TfServing
 
-_made: Any = grpc.protos_and_services("tests/unit/runtime/tf_serving.proto")  # type: ignore[no-untyped-call]
+_made: tuple[Any, Any] = grpc.protos_and_services("tests/unit/runtime/tf_serving.proto")
 pb, services = _made
 
 PREDICTION = "/tensorflow.serving.PredictionService/"
@@ -55,7 +55,7 @@ def examples_request(kind: Any, *rows: Sequence[float]) -> Any:
     return request
 
 
-class TfGrpc(services.PredictionServiceServicer, services.ModelServiceServicer):  # type: ignore[misc]
+class TfGrpc:
     """The gRPC port of `served`. `as_content`: whether numbers go out as bytes."""
 
     def __init__(self, served: TfServing, *, as_content: bool = False) -> None:

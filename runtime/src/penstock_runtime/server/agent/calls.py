@@ -18,7 +18,7 @@ from penstock_runtime.server.agent.paths import Inference
 from penstock_runtime.server.agent.shadow_calls import CallCopy, copy_call
 from penstock_runtime.server.agent.upstream import Readiness
 from penstock_runtime.server.counting import Counted
-from penstock_runtime.server.forward.message import MIN_RESPONSE, SHADOW
+from penstock_runtime.server.forward.message import MIN_RESPONSE
 from penstock_runtime.server.forward.relay import Route
 from penstock_runtime.server.forward.setting import Address
 from penstock_runtime.server.grpc.client import Answer, Client, Metadata
@@ -26,8 +26,9 @@ from penstock_runtime.server.grpc.codes import OK, Status, status_of
 from penstock_runtime.server.grpc.core import Call
 from penstock_runtime.server.grpc.forwarding import Forwarding
 from penstock_runtime.server.grpc.health import Health
-from penstock_runtime.server.grpc.metadata import passing
+from penstock_runtime.server.grpc.metadata import is_copy, is_legal, passing
 from penstock_runtime.server.grpc.side import MAX_SIDE_CALLS, NO_MESSAGE, Method, SideCalls, answering, first_bytes
+from penstock_runtime.server.http import Disconnected
 from penstock_runtime.server.measured import Measured
 from penstock_runtime.server.settings import Serving
 from penstock_runtime.server.traffic import Traffic
@@ -46,7 +47,6 @@ INFERENCES = {
 }
 # What the upstream may say itself, being measured or an agent.
 _OURS = frozenset(("penstock-revision", "penstock-prediction-id"))
-_SHADOW = SHADOW.decode()
 _OUTCOMES = {
     StatusCode.OK: "ok", StatusCode.RESOURCE_EXHAUSTED: "rejected", StatusCode.UNAVAILABLE: "rejected",
     StatusCode.DEADLINE_EXCEEDED: "timeout", StatusCode.UNKNOWN: "server_error", StatusCode.INTERNAL: "server_error",
@@ -54,6 +54,9 @@ _OUTCOMES = {
 }  # fmt: skip
 # Seconds between two tries to connect: whoever waits for the upstream should not wait long once it is back.
 _RETRY_SECONDS = 1.0
+
+# A client's deadline is ahead of what it looks like from here, by the time that its call took to come.
+_AHEAD_SECONDS = 0.02
 
 
 class _End(NamedTuple):
@@ -125,7 +128,7 @@ class Inferences:
         """Have `call` passed on, or refuse it unread if too many are under way; in the server's thread."""
         if len(self.under_way) >= self._most + self._forwarding.capacity:
             metrics = self._agent.model.metrics
-            metrics.post(partial(_count_refusal, self._agent.model, shadow=_is_shadow(call)))
+            metrics.post(partial(_count_refusal, self._agent.model, shadow=is_copy(call.metadata)))
             call.finish(status=status_of(Overloaded()), metadata=(self._revision,))
             return
         self.under_way.add(call)
@@ -148,12 +151,14 @@ class Inferences:
             call.abandon()
 
     async def _pass(self, call: Call, inference: Inference, payload: bytes | None) -> None:
-        request = Counted(self._agent, self._agent.model, call.began, shadow=_is_shadow(call))
+        request = Counted(self._agent, self._agent.model, call.began, shadow=is_copy(call.metadata))
         # Unless it is for another model, or answered and counted by another server.
         counts = True
         end: _End | None = None
         copy: CallCopy | None = None
         try:
+            if call.gone:
+                raise Disconnected
             if payload is None:
                 raise NO_MESSAGE
             counts, versioned = self._is_measured(inference, payload)
@@ -172,8 +177,8 @@ class Inferences:
             failure = request.fail(error, gone=call.gone)
             if failure is not None:
                 end = _End(status=status_of(failure), metadata=(self._revision,))
-            elif call.remaining <= 0:
-                # That is what made it go.
+            if call.remaining <= (_AHEAD_SECONDS if call.gone else 0):
+                # So the client says itself, whatever it was.
                 request.outcome = "timeout"
         finally:
             self.under_way.discard(call)
@@ -295,11 +300,7 @@ def _end(answer: Answer, own: Metadata = ()) -> _End:
 
 
 def _back(metadata: Metadata) -> Metadata:
-    return tuple(item for item in metadata if item[0] not in _OURS)
-
-
-def _is_shadow(call: Call) -> bool:
-    return any(name == _SHADOW for name, _ in call.metadata)
+    return tuple(item for item in metadata if item[0] not in _OURS and is_legal(*item))
 
 
 def _count_refusal(model: Measured, *, shadow: bool) -> None:

@@ -17,13 +17,17 @@ _TEXT = re.compile(r"[ -~]*")
 
 
 def passing(metadata: Iterable[tuple[str, str | bytes]]) -> Metadata:
-    """Return what the client has set, and not gRPC, and is legal: keys of [a-z0-9._-], text of printable ASCII."""
+    """Return what the client has set, and not gRPC, and is legal."""
     return [
         (name, value)
         for name, value in metadata
-        if name != "user-agent" and not name.startswith("grpc-")
-        and _KEY.fullmatch(name) and (isinstance(value, bytes) or _TEXT.fullmatch(value))
-    ]  # fmt: skip
+        if name != "user-agent" and not name.startswith("grpc-") and is_legal(name, value)
+    ]
+
+
+def is_legal(name: str, value: str | bytes) -> bool:
+    """Return whether it may be sent: keys of [a-z0-9._-], text of printable ASCII."""
+    return _KEY.fullmatch(name) is not None and (isinstance(value, bytes) or _TEXT.fullmatch(value) is not None)
 
 
 def is_copy(metadata: Iterable[tuple[str, str | bytes]]) -> bool:
