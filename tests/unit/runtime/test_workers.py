@@ -13,7 +13,8 @@ import pytest
 from grpc import StatusCode
 from grpc_health.v1.health_pb2 import HealthCheckResponse
 
-from tests.unit.runtime.conftest import StartProcess
+from penstock_runtime.protocol.grpc import inference_pb2 as pb
+from tests.unit.runtime.conftest import Start, StartProcess
 from tests.unit.runtime.grpc_client import Client, iris_raw
 from tests.unit.runtime.model_files import write_scaled
 from tests.unit.runtime.process import SETOSA, ServerProcess, call, iris_request, tensor
@@ -46,6 +47,18 @@ def follow_workers(server: S) -> S:
 @pytest.fixture
 def iris(start_process: StartProcess) -> ServerProcess:
     return start(start_process, "iris")
+
+
+def test_a_model_is_ready_once_all_workers_have_it(start_server: Start) -> None:
+    server = start_server("iris").ready()
+    server._process._repository.waits_for_others = True  # as in a worker that was quicker than the others
+    for path in ("/v2/health/ready", "/v2/models/m/ready"):
+        reply = server.get(path)
+        assert (reply.status, reply.json["error"]) == (503, "workers still load their models")
+    with Client(server.grpc_port) as client:
+        assert not client.ask("ModelReady", pb.ModelReadyRequest(name="m")).answer.ready
+    server._process._repository.waits_for_others = False
+    assert server.get("/v2/models/m/ready").status == 200
 
 
 def children(server: ServerProcess) -> list[int]:

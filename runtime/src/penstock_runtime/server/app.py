@@ -181,7 +181,7 @@ class DataApp:
         return 200, orjson.dumps(serving.schema.describe(name, list(model.versions), PLATFORM))
 
     def _model_readiness(self, model: Model, version: str | None) -> tuple[int, bytes]:
-        why = "shutting down" if self._repository.draining else None
+        why = self._repository.why_none_ready()
         try:
             model.find(version)
         except Unavailable as error:

@@ -67,7 +67,7 @@ def _serves(repository: Repository, service: str) -> bool | None:
         model.find(None)
     except ProtocolError:
         return False
-    return not repository.draining
+    return repository.why_none_ready() is None
 
 
 def _methods(repository: Repository) -> dict[str, tuple[type[Message], _Answer]]:
@@ -91,7 +91,7 @@ def _model_ready(repository: Repository, request: pb.ModelReadyRequest) -> Messa
         model.find(request.version or None)
     except Unavailable:
         return pb.ModelReadyResponse(ready=False)
-    return pb.ModelReadyResponse(ready=not repository.draining)
+    return pb.ModelReadyResponse(ready=repository.why_none_ready() is None)
 
 
 def _server_metadata(_: object) -> Message:

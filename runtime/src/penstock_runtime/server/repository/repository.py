@@ -66,15 +66,19 @@ class Repository:
 
     def why_not_ready(self) -> str | None:
         """Return what is missing, for people; None if nothing is."""
-        if self.draining:
-            return "shutting down"
+        if (why := self.why_none_ready()) is not None:
+            return why
         wanted = [model for model in self.models.values() if model.wanted]
         if not wanted:
             return "there is no model"
         waits = next((model for model in wanted if model.current is None), None)
-        if waits is None:
-            return "other workers still load their models" if self.waits_for_others else None
-        return "the model is not loaded yet"
+        return None if waits is None else "the model is not loaded yet"
+
+    def why_none_ready(self) -> str | None:
+        """Return why no model is ready, whichever is asked for; None if it depends on the model."""
+        if self.draining:
+            return "shutting down"
+        return "workers still load their models" if self.waits_for_others else None
 
     @property
     def servings(self) -> Iterator[Serving]:
