@@ -55,9 +55,6 @@ _OUTCOMES = {
 # Seconds between two tries to connect: whoever waits for the upstream should not wait long once it is back.
 _RETRY_SECONDS = 1.0
 
-# A client's deadline is ahead of what it looks like from here, by the time that its call took to come.
-_AHEAD_SECONDS = 0.02
-
 
 class _End(NamedTuple):
     """What `Call.finish` takes."""
@@ -177,7 +174,7 @@ class Inferences:
             failure = request.fail(error, gone=call.gone)
             if failure is not None:
                 end = _End(status=status_of(failure), metadata=(self._revision,))
-            if call.remaining <= (_AHEAD_SECONDS if call.gone else 0):
+            if call.late:
                 # So the client says itself, whatever it was.
                 request.outcome = "timeout"
         finally:

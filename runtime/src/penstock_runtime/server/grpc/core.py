@@ -32,6 +32,8 @@ Pair = tuple[bytes, bytes]
 _SWEEP_SECONDS = 1.0
 # Calls that the core may hand out before it is asked for more: what it still holds when it shuts down it cancels.
 _EXPECTED = 64
+# How much sooner than here a client may see its deadline pass, seconds.
+_AHEAD_SECONDS = 0.02
 _ARRIVAL = "arrival"
 _SHUTDOWN = "shutdown"
 _NOTHING = core.CompletionType.queue_timeout
@@ -60,6 +62,14 @@ class Call:
     def remaining(self) -> float:
         """Seconds until the client's deadline; infinite if it has none."""
         return self.deadline - time.time()
+
+    @property
+    def late(self) -> bool:
+        """Whether the client's deadline has passed, for it.
+
+        When it has gone, its clock was ahead of what it looks like from here by the time that its call took to come.
+        """
+        return self.remaining <= (_AHEAD_SECONDS if self.gone else 0)
 
     def receive(self, then: Callable[[bytes | None], None]) -> None:
         """Have `then` called, in the server's thread, with the next message: None if there is none to come."""

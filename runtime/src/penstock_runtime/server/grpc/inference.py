@@ -225,7 +225,7 @@ class Inference:
 
     def _leave(self) -> None:
         """Note that the client has gone, or sends nothing."""
-        self._count_failure("timeout" if self.call.remaining <= 0 else "client_error")
+        self._count_failure("timeout" if self.call.late else "client_error")
         self.call.finish(status=status_of(NO_MESSAGE))
 
     def _count_failure(self, outcome: str) -> None:
