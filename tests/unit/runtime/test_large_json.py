@@ -114,7 +114,11 @@ def test_images_are_read_without_objects(datatype: str, nested: bool) -> None:
     [b'{"inputs":[{"name":"x","shape":[2],"data":[1,[2]]}]}', b'{"inputs":[{"name":"x","shape":[2],"data":[1,2]}]',
      b'{"inputs":[{"name":"x","shape":[2],"data":[1,true]}]}', b'{"inputs":{"name":"x"}}', b"[1]", b"7", b"",
      b'{"inputs":[{"name":"x","shape":[3],"data":[1,2]}]}', b'{"inputs":[{"name":"q","shape":[1],"data":[1]}]}',
-     b'{"inputs":[{"name":"x","shape":[1],"data":[1],"data":[2]}]}', b'{"id":"[","inputs":[]}'],
+     b'{"inputs":[{"name":"x","shape":[1],"data":[1],"data":[2]}]}', b'{"id":"[","inputs":[]}',
+     b'{"inputs":[{"name":"x","shape":[9223372036854775807,[1]],"data":[]}]}',
+     b'{"inputs":[{"name":"x","shape":[-1,-2],"data":[1,2]}]}', b'{"inputs":[{"name":"x","shape":"2","data":[1,2]}]}',
+     b'{"inputs":[{"name":"x","shape":[true,2],"data":[1,2]}]}',
+     b'{"inputs":[{"name":"x","shape":[2.0],"data":[1,2]}]}'],
 )  # fmt: skip
 def test_what_is_unusual_is_left_to_the_other_reader(text: bytes) -> None:
     assert parse_large(text, {"x": TensorSpec("x", "FP32", None)}) is None

@@ -57,6 +57,11 @@ def load_and_warm(
     return session, warmup
 
 
+def call_soon(call: Callable[[], None]) -> None:
+    """Have `call` called at the end of this turn of the running event loop."""
+    asyncio.get_running_loop().call_soon(call)
+
+
 class Executor:
     """Runs one session: at most `workers` runs at once, at most `max_queue` requests waiting.
 
@@ -80,7 +85,9 @@ class Executor:
         self._session = session
         joint = Joint(session, Bounds(batching.max_rows))
         self._pool = Pool(joint, workers=workers, max_queue=max_queue, patience=patience)
-        self._turn = Turn(joint, self._count_turn) if batching.saved > 0.0 else None
+        self._joint = joint
+        self._gains = batching.saved > 0.0
+        self._turn = self.turn(call_soon, self._tell_run)
         self._idle_capacity = workers + max_queue
         self._on_run = self._pool.on_run
         self._strikes = 0
@@ -130,15 +137,33 @@ class Executor:
         Raises what Session.run raises. Time is not kept. A run that is over is told to nobody: the caller has to count
         it.
         """
+        return self.begin_in(self._turn, outputs, inputs) or self._pool
+
+    def begin_in(self, turn: Turn | None, outputs: Sequence[str], inputs: dict[str, Tensor]) -> Ran | Turn | None:
+        """The same in the thread that `turn` belongs to, or any thread without one; None: it is not tiny."""
         start = time.perf_counter()
         elements = 0
         for array in inputs.values():
             elements += array.size
         if elements > self.inline_elements or start < self._inline_again:
-            return self._pool
-        if self._turn is not None and not self._turn.first():
-            return self._turn
+            return None
+        if turn is not None and not turn.first():
+            return turn
+        # Two threads that count strikes at once may lose one; no harm in that.
         return self._run_tiny(outputs, inputs, start)
+
+    def turn(self, at_end: Callable[[Callable[[], None]], object], tell: Callable[[int, float], None]) -> Turn | None:
+        """Return the turn of a thread that calls back by `at_end`; None if requests gain nothing by company.
+
+        `tell` is called in that thread with the rows and seconds of each run that ended well.
+        """
+
+        def count(requests: int, rows: int, seconds: float) -> None:
+            # One by one, they would have kept the thread longer.
+            self._watch(seconds / requests, time.perf_counter())
+            tell(rows, seconds)
+
+        return Turn(self._joint, count, at_end) if self._gains else None
 
     def _run_tiny(self, outputs: Sequence[str], inputs: dict[str, Tensor], start: float) -> Ran:
         result = self._session.run(outputs, inputs)
@@ -185,20 +210,7 @@ class Executor:
                 self._apart = None
         return Ran(result, 0.0, time.perf_counter() - start, count_rows(inputs))
 
-    def run_here(self, outputs: Sequence[str], inputs: dict[str, Tensor]) -> Ran | None:
-        """Run the model in the calling thread, whichever it is, if the request is tiny; None if `run` must do it.
-
-        Raises what Session.run raises. Unlike `run` it tells nobody of the run, which the event loop has to count.
-        """
-        start = time.perf_counter()
-        if sum([array.size for array in inputs.values()]) > self.inline_elements or start < self._inline_again:
-            return None
-        # Two threads that count strikes at once may lose one; no harm in that.
-        return self._run_tiny(outputs, inputs, start)
-
-    def _count_turn(self, requests: int, rows: int, seconds: float) -> None:
-        # One by one, its requests would have kept the event loop longer.
-        self._watch(seconds / requests, time.perf_counter())
+    def _tell_run(self, rows: int, seconds: float) -> None:
         self._on_run(rows, seconds)
 
     def _watch(self, ran: float, now: float) -> None:

@@ -1,12 +1,11 @@
-"""Tiny requests that the event loop works on in one turn: the first runs at once, those behind it together.
+"""Tiny requests that a thread works on in one turn: the first runs at once, those behind it together.
 
-A turn begins with the first request after the event loop has looked for what came in, and ends when all that
-came in has been worked on. So nothing is waited for, and a request that comes by itself runs as ever.
+A turn begins with the first request after the thread has looked for what came in, and ends when all that came in
+has been worked on. So nothing is waited for, and a request that comes by itself runs as ever.
 """
 
 from __future__ import annotations
 
-import asyncio
 from collections import deque
 from collections.abc import Callable, Hashable, Sequence
 
@@ -16,14 +15,17 @@ from penstock_runtime.engine.session import Tensor
 
 
 class Turn:
-    """The place of those that wait for a turn's end; nobody's time is up before.
+    """The place of those that wait for a turn's end; nobody's time is up before. It belongs to one thread.
 
     `on_run` is called for each run that ended well, with its requests, rows and seconds.
     """
 
-    def __init__(self, joint: Joint, on_run: Callable[[int, int, float], None]) -> None:
-        """Run the model by `joint`."""
+    def __init__(
+        self, joint: Joint, on_run: Callable[[int, int, float], None], at_end: Callable[[Callable[[], None]], object]
+    ) -> None:
+        """Run the model by `joint`. `at_end` has something called at the turn's end."""
         self._joint = joint
+        self._at_end = at_end
         self._groups: dict[Hashable, deque[Job]] = {}
         self._on_run = on_run
         self._open = False
@@ -34,7 +36,7 @@ class Turn:
         if self._open:
             return False
         self._open = True
-        asyncio.get_running_loop().call_soon(self._end)
+        self._at_end(self._end)
         return True
 
     def join(
@@ -66,7 +68,7 @@ class Turn:
         # A run at a time, so that a line of many groups does not hold up everything else.
         self._open = len(self._groups) > 0
         if self._open:
-            asyncio.get_running_loop().call_soon(self._end)
+            self._at_end(self._end)
         if jobs:
             self._tell(self._joint.run(jobs, self._tell))
 

@@ -103,7 +103,8 @@ def _read_entry(item: Any, inputs: Mapping[str, TensorSpec]) -> tuple[dict[str, 
     if "data" not in keys:
         return entry, 1
     spec, data = inputs[entry["name"]], item["data"]
-    if not spec.json_types or len(shape) > MAX_DIMENSIONS:
+    # A list times a number is a list of that length.
+    if not spec.json_types or len(shape) > MAX_DIMENSIONS or any(type(dim) is not int or dim < 0 for dim in shape):
         raise ValueError
     lists = _count_lists(data, shape)
     array = np.frombuffer(data.as_buffer(of_type=_CARRIERS[spec.dtype.kind]), _WIDE[spec.dtype.kind])

@@ -34,6 +34,10 @@ _SWEEP_SECONDS = 1.0
 _EXPECTED = 64
 # How much sooner than here a client may see its deadline pass, seconds.
 _AHEAD_SECONDS = 0.02
+# A deadline that has passed: what has come is wanted, and no waiting.
+_AT_ONCE = 0.0
+# Events of one turn. A call has about four.
+_MOST_EVENTS = 256
 _ARRIVAL = "arrival"
 _SHUTDOWN = "shutdown"
 _NOTHING = core.CompletionType.queue_timeout
@@ -42,10 +46,15 @@ _NOTHING = core.CompletionType.queue_timeout
 class Call:
     """One call. Its methods may be called from any thread, but by one at a time; what it calls is said with each."""
 
-    __slots__ = ("_call", "_ended", "_loop", "_opened", "_task", "began", "deadline", "gone", "metadata", "method")
+    __slots__ = (
+        "_call", "_ended", "_loop", "_opened", "_task", "at_end", "began", "deadline", "gone", "metadata", "method",
+    )  # fmt: skip
 
-    def __init__(self, arrival: Any, loop: asyncio.AbstractEventLoop) -> None:
-        """Take over the call that has arrived."""
+    def __init__(
+        self, arrival: Any, loop: asyncio.AbstractEventLoop, at_end: Callable[[Callable[[], None]], object]
+    ) -> None:
+        """Take over the call that has arrived. `at_end`, in the server's thread: see Server.at_end."""
+        self.at_end = at_end
         self.began = time.perf_counter()
         self.method: bytes = arrival.call_details.method
         self.deadline: float = arrival.call_details.deadline
@@ -201,6 +210,7 @@ class Server:
         self.port: int = self._server.add_http2_port(address.encode(), *secured)
         self._thread: threading.Thread | None = None
         self._stopping = False
+        self._at_end: list[Callable[[], None]] = []
         self.ended = threading.Event()
 
     def start(self, take: Callable[[Call], None], sweep: Callable[[], None], loop: asyncio.AbstractEventLoop) -> None:
@@ -228,14 +238,30 @@ class Server:
         self._server.cancel_all_calls()
         self._thread.join(_SWEEP_SECONDS)
 
+    def at_end(self, call: Callable[[], None]) -> None:
+        """Have `call` called once all has been worked on that has come by now; in the server's thread."""
+        self._at_end.append(call)
+
+    def _end_turn(self) -> None:
+        calls, self._at_end = self._at_end, []
+        for call in calls:
+            call()
+
     def _expect(self) -> None:
         self._server.request_call(self._queue, self._queue, _ARRIVAL)
 
     def _serve(self, take: Callable[[Call], None], sweep: Callable[[], None], loop: asyncio.AbstractEventLoop) -> None:
         swept = time.time()
+        events = 0
         while True:
-            done = self._queue.poll(swept + _SWEEP_SECONDS)
+            done = self._queue.poll(_AT_ONCE if self._at_end else swept + _SWEEP_SECONDS)
             try:
+                events += 1
+                if self._at_end and (done.completion_type == _NOTHING or events > _MOST_EVENTS):
+                    events = 0
+                    self._end_turn()
+                    if done.completion_type == _NOTHING:
+                        continue
                 if done.completion_type == _NOTHING or time.time() > swept + _SWEEP_SECONDS:
                     swept = time.time()
                     sweep()
@@ -247,7 +273,7 @@ class Server:
                     done.tag(done)
                 elif done.success:
                     self._expect()
-                    take(Call(done, loop))
+                    take(Call(done, loop, self.at_end))
             except Exception as error:  # noqa: BLE001 - one call's failure must not end the service of all
                 event(logger, "unexpected failure", level=logging.ERROR, error=type(error).__name__,
                       where=origin(error))  # fmt: skip

@@ -10,7 +10,8 @@ from functools import partial
 from typing import NamedTuple
 from weakref import WeakKeyDictionary
 
-from penstock_runtime.engine.job import Ran
+from penstock_runtime.engine.job import Job, Ran
+from penstock_runtime.engine.turn import Turn
 from penstock_runtime.log import event, origin
 from penstock_runtime.protocol.errors import Overloaded, ProtocolError, TimedOut, Unavailable
 from penstock_runtime.protocol.fit import InferRequest
@@ -46,7 +47,7 @@ class Inferences:
         # Those that are answered here, or it is not known yet, and those that another server answers.
         self.under_way: set[Inference] = set()
         self.handed_on: set[Inference] = set()
-        self._decoders: WeakKeyDictionary[Serving, MessageDecoder] = WeakKeyDictionary()
+        self._known: WeakKeyDictionary[Serving, _Known] = WeakKeyDictionary()
 
     @property
     def in_flight(self) -> int:
@@ -58,17 +59,31 @@ class Inferences:
         models = list(self.repository.models.values())
         inference = Inference(self, call, models[0] if len(models) == 1 else None)
         self.under_way.add(inference)
-        if len(self.under_way) > _capacity(models) + self.forwarding.capacity:
+        if len(self.under_way) > self._capacity(models) + self.forwarding.capacity:
             inference.fail(Overloaded())
         else:
             call.receive(inference.answer)
 
-    def decoder(self, serving: Serving) -> MessageDecoder:
-        """Return the decoder for a model."""
-        decoder = self._decoders.get(serving)
-        if decoder is None:
-            decoder = self._decoders[serving] = MessageDecoder(serving.schema)
-        return decoder
+    def known(self, serving: Serving, call: Call) -> _Known:
+        """Return what is kept for a model. `call` is one of those for it."""
+        known = self._known.get(serving)
+        if known is None:
+            tell = partial(serving.metrics.post, serving.count_run)
+            known = _Known(MessageDecoder(serving.schema), serving.executor.turn(call.at_end, tell))
+            self._known[serving] = known
+        return known
+
+    def waiting(self, serving: Serving) -> int:
+        """Return how many calls for a model wait for the end of their turn."""
+        known = self._known.get(serving)
+        return 0 if known is None or known.turn is None else known.turn.inside
+
+    def _capacity(self, models: list[Model]) -> int:
+        """Return how many calls may be under way before it is known whom they are for."""
+        servings = [serving for model in models for serving in list(model.versions.values())]
+        if not servings:
+            return _UNLOADED_CAPACITY
+        return sum(serving.executor.capacity + self.waiting(serving) - serving.in_flight for serving in servings)
 
     def sweep(self, oldest: float) -> None:
         """Break off calls whose message has not come though they began before `oldest` (perf_counter())."""
@@ -85,7 +100,10 @@ class Inferences:
 class Inference:
     """One call. All but `_run` and `_relay` happens in the server's thread, and what is left to do after `_relay`."""
 
-    __slots__ = ("_inferences", "_model", "_serving", "_shadow", "call", "received")
+    __slots__ = ("_asked", "_inferences", "_job", "_model", "_serving", "_shadow", "call", "received")
+    # While it waits for the end of its turn.
+    _asked: _Asked
+    _job: Job
 
     def __init__(self, inferences: Inferences, call: Call, model: Model | None) -> None:
         """Nothing is known but that it has arrived; `model`: the only one, which it then is meant for."""
@@ -111,7 +129,7 @@ class Inference:
             forwarding = self._inferences.forwarding
             route = forwarding.choose(model, message.model_version, self.call)
             if route is None:
-                self._answer_here(model, message, begun)
+                self._answer_here(model, message, begun, in_turn=True)
                 return
             # It takes no place here meanwhile.
             self._inferences.handed_on.add(self)
@@ -146,21 +164,26 @@ class Inference:
                 return
             self._inferences.under_way.add(self)
             self._inferences.handed_on.discard(self)
-            self._answer_here(model, message, time.perf_counter())
+            self._answer_here(model, message, time.perf_counter(), in_turn=False)
 
-    def _answer_here(self, model: Model, message: pb.ModelInferRequest, begun: float) -> None:
+    def _answer_here(self, model: Model, message: pb.ModelInferRequest, begun: float, *, in_turn: bool) -> None:
+        """Answer the message, now or later. `in_turn`: this is the server's thread, and it can be in its turn."""
         try:
             serving = self._admit(model, message.model_version or None)
-            request = self._inferences.decoder(serving).decode(message)
+            known = self._inferences.known(serving, self.call)
+            request = known.decoder.decode(message)
             decoding = time.perf_counter() - begun
             fetched = serving.fetched(request)
             remaining = self.call.remaining
             if remaining <= 0:
                 raise TimedOut("the client's deadline has passed")
-            ran = serving.executor.run_here(fetched, request.inputs)
+            seconds = min(serving.timeout, remaining)
+            ran = serving.executor.begin_in(known.turn if in_turn else None, fetched, request.inputs)
             if ran is None:
-                seconds = min(serving.timeout, remaining)
                 self.call.spawn(partial(self._run, serving, request, fetched, seconds, decoding))
+            elif isinstance(ran, Turn):
+                self._asked = _Asked(serving, request, fetched, decoding, ran)
+                self._job = ran.join(fetched, request.inputs, seconds, self)
             else:
                 self._succeed(serving, request, fetched, ran, decoding, here=True)
         except Exception as error:  # noqa: BLE001 - the protocol wants an answer whatever happens
@@ -174,9 +197,31 @@ class Inference:
             if model.find(version) is serving:
                 break
             serving.calls.discard(self)
-        if len(serving.calls) + serving.in_flight > serving.executor.capacity:
+        capacity = serving.executor.capacity + self._inferences.waiting(serving)
+        if len(serving.calls) + serving.in_flight > capacity:
             raise Overloaded
         return serving
+
+    def done(self) -> bool:
+        """Return False: once it has been told it is in no turn any more."""
+        return False
+
+    def set_result(self, ran: Ran) -> None:
+        """Answer with what came of the turn's run."""
+        serving, request, fetched, decoding, turn = self._asked
+        turn.leave(self._job)
+        if self.call.gone:
+            self._leave()
+            return
+        try:
+            self._succeed(serving, request, fetched, ran, decoding, here=False)
+        except Exception as error:  # noqa: BLE001 - as above
+            self.fail(error)
+
+    def set_exception(self, error: Exception) -> None:
+        """Answer that nothing came of the turn's run."""
+        self._asked.turn.leave(self._job)
+        self.fail(error)
 
     async def _run(
         self, serving: Serving, request: InferRequest, fetched: tuple[str, ...], seconds: float, decoding: float
@@ -242,6 +287,23 @@ class Inference:
             self._serving.calls.discard(self)
 
 
+class _Known(NamedTuple):
+    """What is kept for a model. `turn` is that of the server's thread, None if calls do not gain by company."""
+
+    decoder: MessageDecoder
+    turn: Turn | None
+
+
+class _Asked(NamedTuple):
+    """What is run at the end of the turn; `decoding` is in seconds."""
+
+    serving: Serving
+    request: InferRequest
+    fetched: tuple[str, ...]
+    decoding: float
+    turn: Turn
+
+
 class _Answered(NamedTuple):
     """What is counted of an answered call: `here` tells where the model ran; the last three are seconds."""
 
@@ -252,14 +314,6 @@ class _Answered(NamedTuple):
     total: float
     decoding: float
     encoding: float
-
-
-def _capacity(models: list[Model]) -> int:
-    """Return how many calls may be under way before it is known whom they are for."""
-    servings = [serving for model in models for serving in list(model.versions.values())]
-    if not servings:
-        return _UNLOADED_CAPACITY
-    return sum(serving.executor.capacity - serving.in_flight for serving in servings)
 
 
 def _revision(serving: Serving) -> tuple[str, bytes]:
