@@ -41,6 +41,8 @@ class Ended(Call):
         self.deadline = math.inf
         self.metadata = ()
         self.gone = self._ended = self._opened = False
+        # Those that come in one turn of the event loop are worked on in one.
+        self.at_end = loop.call_soon
         self._loop = loop
         self._task = None
         self._payload: bytes | None = payload
