@@ -267,6 +267,23 @@ def test_a_body_for_which_there_is_no_room_is_read_and_refused(start_server: Sta
     }  # fmt: skip
 
 
+def test_a_body_that_is_too_large_to_be_kept_is_refused_or_whole(start_server: Start) -> None:
+    serving = json.dumps({"maxQueue": 0, "threads": 64, "timeout": "60s"})
+    server = start_server("slow", PENSTOCK_SERVING=serving).ready()
+    large = post(json.dumps(slow_request(1)).encode() + b" " * 2 * MOST_BYTES)
+    with (
+        socket.create_connection(("127.0.0.1", server.http_port), timeout=DEADLINE) as busy,
+        socket.create_connection(("127.0.0.1", server.http_port), timeout=DEADLINE) as other,
+    ):
+        busy.sendall(post(json.dumps(slow_request(2**40)).encode()))
+        wait_until(lambda: server.pending == 1)
+        other.sendall(large[:100_000])
+        assert read_answers(other, 1).answers[0][0] == 429
+        busy.close()
+        wait_until(lambda: server.pending == 0)
+    assert exchange(server, large).answers[0][0] == 200
+
+
 def test_a_shutdown_waits_for_bodies_and_runs_only_so_long(start_server: Start) -> None:
     server = start_server("slow", PENSTOCK_SERVING='{"threads":1}').ready()
     with (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import os
 import threading
 import weakref
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -18,7 +19,7 @@ from hypothesis import strategies as st
 from penstock_runtime.engine.job import Ran, run_in
 from penstock_runtime.engine.joint import MAX_DOUBTS, Joint
 from penstock_runtime.engine.line import Bounds
-from penstock_runtime.engine.pool import Pool
+from penstock_runtime.engine.pool import NICE, Pool
 from penstock_runtime.engine.session import Session, Tensor
 from penstock_runtime.protocol.errors import InvalidRequest, Overloaded, TimedOut, Unavailable
 
@@ -321,6 +322,16 @@ async def test_nothing_of_a_request_is_kept_once_it_is_answered(patient: Session
             assert [ref() is None for ref in (*kept, *whole.values())] == [True] * 9
     finally:
         gc.enable()
+
+
+async def test_threads_come_after_the_event_loop(patient: Session) -> None:
+    pool = Pool(Joint(patient, Bounds(1)), workers=1, max_queue=1)
+    await run_in(pool, DOUBLE, request(1), 60)
+    (thread,) = pool._threads._threads
+    assert thread.native_id is not None
+    ours = os.getpriority(os.PRIO_PROCESS, 0)
+    assert os.getpriority(os.PRIO_PROCESS, thread.native_id) == min(19, ours + NICE)
+    pool.close()
 
 
 async def test_closing_drops_what_waits(patient: Session) -> None:

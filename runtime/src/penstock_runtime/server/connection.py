@@ -43,8 +43,8 @@ _UNUSUAL = frozenset((b"content-encoding", b"transfer-encoding", SHADOW))
 
 # The largest body that is kept here while it comes.
 MOST_BYTES = 2**20
-# A body whose length has as many digits seldom comes in one read. It is not kept if there is no room for its request.
-_LARGE_DIGITS = 6
+# A larger body seldom comes in one read. It is not kept if there is no room for its request.
+LARGE_BYTES = 2**16
 
 
 class _Exchange:
@@ -160,8 +160,7 @@ class Connection(HttpToolsProtocol):
                 self._begin_cycle()
                 return
         self._model, self._exchange = model, exchange
-        if len(exchange.headers.get(b"content-length", b"")) >= _LARGE_DIGITS and direct.full(model):
-            exchange.dropped = True
+        exchange.dropped = LARGE_BYTES < _length_of(exchange) <= self._most_bytes(direct) and direct.full(model)
 
     def _find_model(self) -> Model | None:
         parser = self.parser
@@ -206,11 +205,15 @@ class Connection(HttpToolsProtocol):
     def _wait_for_body(self) -> None:
         """Wait for the rest of a body, if it is of a size that is kept here; by ASGI, reading can be halted."""
         exchange, direct = self._exchange, self.direct
-        if exchange is None or direct is None or not 0 < _length_of(exchange) <= min(MOST_BYTES, direct.max_body_bytes):
+        if exchange is None or direct is None or not 0 < _length_of(exchange) <= self._most_bytes(direct):
             self._leave_short_way()
             return
         self.cycle = exchange  # type: ignore[assignment]
         self._body_timer = self.loop.call_later(http.BODY_SECONDS, self._refuse, body_late())
+
+    @staticmethod
+    def _most_bytes(direct: Direct) -> int:
+        return min(MOST_BYTES, direct.max_body_bytes)
 
     def _refuse(self, error: ProtocolError) -> None:
         """Answer the request whose body has not come."""
