@@ -33,9 +33,10 @@ _SCALED_TEXT = (
     "it needs for an answer the server cannot have; *client* is how much of a core it used."
 )
 _SHADOWED_TEXT = (
-    f"Users' requests at {RATE_SHARE:.0%} of what `wrk` measured right before, at random times: with no shadow, and "
-    "with a copy of every request sent to a second server and compared. Latencies are from the moment a request was "
-    "due; medians of the rounds, the least and the most. CPU time is the server's an answer, its copies' included."
+    f"Users' requests at {RATE_SHARE:.0%} of what `wrk` got by one connection right before, at random times: with no "
+    "shadow, and with a copy of every request sent to a second server and compared. Latencies are from the moment a "
+    "request was due; medians of the rounds, the least and the most. CPU time is the server's an answer, its copies' "
+    "included."
 )
 _WORDS = {"pass": "pass", "miss": "**miss**", "noisy": "noisy", "void": "**void**", "not measured": "not measured"}
 
