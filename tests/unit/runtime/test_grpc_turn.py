@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import threading
+import weakref
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,7 +13,7 @@ import pytest
 
 from penstock_runtime.engine.batchable import Batching
 from penstock_runtime.protocol.grpc import inference_pb2 as pb
-from penstock_runtime.server.grpc.inference import Inferences
+from penstock_runtime.server.grpc.inference import Inference, Inferences
 from penstock_runtime.server.repository import loading
 from tests.unit.runtime.binary import from_bytes
 from tests.unit.runtime.conftest import Start
@@ -126,6 +128,22 @@ def test_they_leave_no_trace_in_the_capacity(start_server: Start, monkeypatch: p
     listener = server._process._grpc
     assert listener is not None
     wait_until(lambda: listener.in_flight == 0)
+
+
+def test_nothing_is_left_to_the_garbage_collector(start_server: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    server = start_server("iris", "--model-control", "explicit").ready()
+    model = server._process._repository.models["m"]
+    assert model.current is not None
+    retired = weakref.ref(model.current)
+    gc.collect()
+    gc.disable()
+    try:
+        assert len(at_once(server, monkeypatch, [iris_raw(SETOSA)] * 20)) == 20
+        wait_until(lambda: not any(type(each) is Inference for each in gc.get_objects()))
+        assert server.command("models/m/load", {}).status == 200
+        wait_until(lambda: retired() is None)
+    finally:
+        gc.enable()
 
 
 def test_who_goes_before_the_turns_end_is_not_answered(start_server: Start, monkeypatch: pytest.MonkeyPatch) -> None:

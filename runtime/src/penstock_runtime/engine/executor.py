@@ -87,7 +87,7 @@ class Executor:
         self._pool = Pool(joint, workers=workers, max_queue=max_queue, patience=patience)
         self._joint = joint
         self._gains = batching.saved > 0.0
-        self._turn = self.turn(call_soon, self._tell_run)
+        self._turn = self.turn(call_soon, self.tell_run)
         self._idle_capacity = workers + max_queue
         self._on_run = self._pool.on_run
         self._strikes = 0
@@ -210,7 +210,8 @@ class Executor:
                 self._apart = None
         return Ran(result, 0.0, time.perf_counter() - start, count_rows(inputs))
 
-    def _tell_run(self, rows: int, seconds: float) -> None:
+    def tell_run(self, rows: int, seconds: float) -> None:
+        """Call whatever `on_run` is by now; on the event loop."""
         self._on_run(rows, seconds)
 
     def _watch(self, ran: float, now: float) -> None:

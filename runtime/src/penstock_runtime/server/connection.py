@@ -98,7 +98,7 @@ class _Exchange:
 
     def give_up(self) -> None:
         """Let it wait no longer: the server shuts down. Tasks are cancelled by whoever shuts it down."""
-        if self._call is not None and not self.response_complete:
+        if self._call is not None:
             self._call.set_exception(shutting_down())
 
     def send(self, head: bytes, body: bytes, *, close: bool = False) -> None:

@@ -256,7 +256,7 @@ class Server:
         while True:
             done = self._queue.poll(_AT_ONCE if self._at_end else swept + _SWEEP_SECONDS)
             try:
-                events += 1
+                events = events + 1 if self._at_end else 0
                 if self._at_end and (done.completion_type == _NOTHING or events > _MOST_EVENTS):
                     events = 0
                     self._end_turn()

@@ -68,7 +68,8 @@ class Inferences:
         """Return what is kept for a model. `call` is one of those for it."""
         known = self._known.get(serving)
         if known is None:
-            tell = partial(serving.metrics.post, serving.count_run)
+            # Nothing of it may refer to `serving`, which would then never be forgotten.
+            tell = partial(serving.metrics.post, serving.executor.tell_run)
             known = _Known(MessageDecoder(serving.schema), serving.executor.turn(call.at_end, tell))
             self._known[serving] = known
         return known
@@ -208,8 +209,7 @@ class Inference:
 
     def set_result(self, ran: Ran) -> None:
         """Answer with what came of the turn's run."""
-        serving, request, fetched, decoding, turn = self._asked
-        turn.leave(self._job)
+        serving, request, fetched, decoding, _ = self._leave_turn()
         if self.call.gone:
             self._leave()
             return
@@ -220,8 +220,15 @@ class Inference:
 
     def set_exception(self, error: Exception) -> None:
         """Answer that nothing came of the turn's run."""
-        self._asked.turn.leave(self._job)
+        self._leave_turn()
         self.fail(error)
+
+    def _leave_turn(self) -> _Asked:
+        asked = self._asked
+        asked.turn.leave(self._job)
+        # The job refers to us: without this only the garbage collector would free the call.
+        del self._asked, self._job
+        return asked
 
     async def _run(
         self, serving: Serving, request: InferRequest, fetched: tuple[str, ...], seconds: float, decoding: float
