@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -72,6 +73,17 @@ async def test_requests_go_to_all_addresses_of_a_name_evenly(start: Start, names
     asked = Target(Address("canary", port), 1000)
     assert await ask(asked, 30) == {"127.0.0.1": 10, "127.0.0.2": 10, "127.0.0.3": 10}
     assert asked.describe() == {"addresses": 3, "failing": 0, "connections": 3, "idle": 3}
+    asked.abort()
+
+
+async def test_a_loop_that_comes_back_late_does_not_take_its_target_for_dead(start: Start) -> None:
+    asked = Target(Address("127.0.0.1", start().port), 1000)
+    answer = asyncio.get_running_loop().create_task(asked.exchange(PARTS, 10.0))
+    await asyncio.sleep(0)
+    assert asked.describe()["connections"] == 1, "it is being made"
+    time.sleep(target.CONNECT_SECONDS + 0.05)  # noqa: ASYNC251 (the loop is held up, as by a busy machine)
+    assert (await answer).status == 200
+    assert asked.describe()["failing"] == 0
     asked.abort()
 
 

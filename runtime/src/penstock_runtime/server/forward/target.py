@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from typing import Any
 
 from penstock_runtime.log import event
@@ -19,6 +20,8 @@ logger = logging.getLogger(__name__)
 CONNECT_SECONDS = 0.25
 # The same where there is nobody else.
 ONLY_CONNECT_SECONDS = 2.0
+# What follows when those are over, for what has come while this event loop was busy.
+LATE_SECONDS = 0.05
 # Seconds between two resolutions of a name, and the most that one may take.
 RESOLVE_SECONDS = 5.0
 SWEEP_SECONDS = 10.0
@@ -146,7 +149,7 @@ class Target:
         connection = Connection(self._max_response, self._connections.discard)
         self._connections.add(connection)
         try:
-            async with asyncio.timeout(self._connect_seconds):
+            async with self._in_time():
                 await self._loop.create_connection(lambda: connection, endpoint.host, endpoint.port)
         except (OSError, TimeoutError) as error:
             self._connections.discard(connection)
@@ -157,6 +160,21 @@ class Target:
             endpoint.leave()
             raise
         return connection
+
+    @asynccontextmanager
+    async def _in_time(self) -> AsyncIterator[None]:
+        """Raise TimeoutError where a connection takes too long, but not where only this event loop was late.
+
+        A loop that comes back late meets its timers before its sockets: the last span begins when it is back.
+        """
+        async with asyncio.timeout(None) as limit:
+            late = self._loop.call_later(
+                self._connect_seconds, lambda: limit.reschedule(self._loop.time() + LATE_SECONDS)
+            )
+            try:
+                yield
+            finally:
+                late.cancel()
 
     def _failed(self, endpoint: Endpoint, reason: str, begun: float | None = None) -> None:
         if endpoint.fail(self._loop.time(), begun) and not self._only:
