@@ -14,7 +14,7 @@ from penstock_runtime.protocol.errors import Overloaded, ProtocolError, TimedOut
 from penstock_runtime.protocol.grpc import inference_pb2 as pb
 from penstock_runtime.server.agent.agent import Agent
 from penstock_runtime.server.agent.messages import meant_by
-from penstock_runtime.server.agent.paths import Inference
+from penstock_runtime.server.agent.paths import COMMANDS, NO_COMMANDS, Inference
 from penstock_runtime.server.agent.shadow_calls import copy_call
 from penstock_runtime.server.agent.upstream import Readiness
 from penstock_runtime.server.counting import Counted
@@ -259,6 +259,7 @@ class AgentServices:
         }
         self._own = {path.encode(): method for path, method in own.items()}
         self._own[f"/{_OIP}/ModelStreamInfer".encode()] = Method(_refuse_stream)
+        self._own.update(dict.fromkeys(COMMANDS, Method(_refuse_command)))
         self._passed = Method(self._pass)
         self._unknown = Method(_refuse_unknown)
         self._others = SideCalls(self._find)
@@ -288,6 +289,10 @@ class AgentServices:
         call.finish(*_end(await self._upstream.ask(call, await first_bytes(call))))
 
 
+async def _refuse_command(_: Call) -> None:
+    raise ProtocolError(NO_COMMANDS, status=403)
+
+
 async def _refuse_stream(_: Call) -> None:
     raise ProtocolError("streams do not pass through an agent; call ModelInfer for each request instead", status=501)
 
@@ -297,7 +302,7 @@ async def _refuse_unknown(call: Call) -> None:
         raise ProtocolError(
             "an agent does not answer reflection; give your client the .proto files of the server behind it", status=501
         )
-    raise ProtocolError(f"an agent passes on only the unary methods of {', '.join(_SERVICES)}", status=501)
+    raise ProtocolError(f"an agent passes on only unary methods of {', '.join(_SERVICES)}", status=501)
 
 
 def _status(answer: Answer) -> Status:
