@@ -190,7 +190,7 @@ def drive(case: Case, server: Server, load: Load, seconds: int) -> Outcome:
     log = load.body.with_suffix(".log")
     log.unlink(missing_ok=True)
     url = f"http://127.0.0.1:{server.grpc_port}{METHOD}"
-    text = _tool(h2load_command(load.body, load.headers, case, url, seconds, log), seconds)
+    text = _tool(h2load_command(load.body, load.headers, case, url, f"-D{seconds}", f"--log-file={log}"), seconds)
     with log.open() as lines:
         return read_h2load(text, lines, seconds, load.answer_bytes[server.name])
 

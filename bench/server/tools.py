@@ -67,38 +67,53 @@ def read_wrk(text: str) -> Outcome:
 
 
 def h2load_command(
-    body: Path, headers: Mapping[str, str], case: Case, url: str, seconds: int, log: Path
+    body: Path, headers: Mapping[str, str], case: Case, url: str, *more: str
 ) -> list[str]:  # fmt: skip
-    """Return the words that post `body` to `url` for `seconds`, and log each request."""
-    words = ["h2load", "-t1", f"-c{case.connections}", f"-m{case.streams}", f"-D{seconds}",
-             f"--log-file={log}", f"--data={body}"]  # fmt: skip
+    """Return the words that post `body` to `url`; `more` options tell how long or how often."""
+    words = ["h2load", "-t1", f"-c{case.connections}", f"-m{case.streams}", *more, f"--data={body}"]
     for name, value in headers.items():
         words += ["-H", f"{name}: {value}"]
     return [*words, url]
 
 
-def read_h2load(text: str, log: Iterable[str], seconds: float, answer_bytes: int) -> Outcome:
-    """Return what h2load printed and logged.
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """What h2load counted: requests, and bytes of bodies that came.
 
-    A gRPC error is an HTTP 200 without data, which h2load takes for a success: so the data that came must be
-    `answer_bytes` an answer. Raises ValueError if the output is not h2load's.
+    A gRPC error is an HTTP 200 without data, which is among the `good`.
     """
+
+    done: int
+    good: int
+    failed: int
+    errored: int
+    timed_out: int
+    data: int
+
+
+def count_h2load(text: str) -> Counts:
+    """Return the counts that h2load printed; raises ValueError if the output is not h2load's."""
     counts = re.search(r"requests: .* (\d+) done, (\d+) succeeded, (\d+) failed, (\d+) errored, (\d+) timeout", text)
     data = re.search(r"traffic: .*\((\d+)\) data", text)
     if counts is None or data is None:
         raise ValueError(f"h2load did not tell its results: {text.strip()[-300:]}")
-    done, good, *bad = (int(number) for number in counts.groups())
-    wrong = [
-        f"{number:,} {word}" for number, word in zip(bad, ("failed", "errored", "timed out"), strict=True) if number
-    ]
+    return Counts(*map(int, (*counts.groups(), data[1])))
+
+
+def read_h2load(text: str, log: Iterable[str], seconds: float, answer_bytes: int) -> Outcome:
+    """Return what h2load printed and logged, where an answer has `answer_bytes`; ValueError as `count_h2load`."""
+    told = count_h2load(text)
+    wrong = [f"{number:,} {word}" for number, word in (
+        (told.failed, "failed"), (told.errored, "errored"), (told.timed_out, "timed out"),
+    ) if number]  # fmt: skip
     times = sorted(int(line.split("\t")[2]) for line in log)
-    if good and int(data[1]) < 0.95 * good * answer_bytes:
-        missing = 1 - int(data[1]) / (good * answer_bytes)
+    if told.good and told.data < 0.95 * told.good * answer_bytes:
+        missing = 1 - told.data / (told.good * answer_bytes)
         wrong.append(f"answers without their data ({missing:.0%} of it is missing)")
-    if not done or not times:
+    if not told.done or not times:
         wrong.append("no answers")
         return Outcome(0.0, 0.0, 0.0, ", ".join(wrong))
-    return Outcome(good / seconds, percentile(times, 0.5) / 1e6, percentile(times, 0.99) / 1e6, ", ".join(wrong))
+    return Outcome(told.good / seconds, percentile(times, 0.5) / 1e6, percentile(times, 0.99) / 1e6, ", ".join(wrong))
 
 
 def percentile(ordered: Sequence[float], share: float) -> float:

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
+
 from e2e.cluster.places import CACHE, fingerprint
 
+# What they are asked.
+ROW = np.array([[5.1, 3.5, 1.4, 0.2]], np.float32)
 FOLDER = CACHE / "bench" / "models"
 
 
@@ -23,7 +27,6 @@ def write_twins() -> tuple[Path, Path]:
 
 
 def _forest(seed: int) -> bytes:
-    import numpy as np
     from skl2onnx import to_onnx
     from sklearn.datasets import load_iris
     from sklearn.ensemble import RandomForestClassifier

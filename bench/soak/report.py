@@ -7,28 +7,44 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from bench.server.cases import Case
 from bench.server.host import Host
 from bench.soak.samples import MOST_GROWTH, Sample, Verdict, as_rows
 
 
 @dataclass(frozen=True, slots=True)
-class Result:
-    """What a run saw. `failed` by the server's count, `errors` by the load's (empty: none)."""
+class Side:
+    """The load over one protocol: requests that were answered well, and what the client saw fail (empty: nothing)."""
 
+    load: Case
     requests: int
+    errors: str
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What a run saw. `failed` is by the server's count, over both protocols."""
+
+    http: Side
+    grpc: Side
     exchanges: int
     failed: int
     labels: int
-    errors: str
     seconds: float
     verdict: Verdict
     samples: Sequence[Sample]
     host: Host
 
     @property
+    def requests(self) -> int:
+        """Requests that were answered well."""
+        return self.http.requests + self.grpc.requests
+
+    @property
     def passed(self) -> bool:
-        """Whether nothing failed and nothing grew."""
-        return self.verdict.flat and not self.failed and not self.errors
+        """Whether nothing failed and nothing grew, and both protocols were used."""
+        failed = self.failed or self.http.errors or self.grpc.errors
+        return self.verdict.flat and not failed and min(self.http.requests, self.grpc.requests) > 0
 
 
 def text_of(result: Result) -> str:
@@ -38,7 +54,10 @@ def text_of(result: Result) -> str:
     return (
         f"{result.requests:,} requests in {result.seconds:,.0f} s ({result.requests / result.seconds:,.0f}/s), the "
         f"model exchanged {result.exchanges} times, {result.labels} labels taken.\n"
-        f"Failed by the server's count: {result.failed}; by the client's: {result.errors or 'none'}.\n"
+        f"Over HTTP: {result.http.requests:,}; failed by the client's count: {result.http.errors or 'none'}.\n"
+        f"Over gRPC: {result.grpc.requests:,} ({result.grpc.requests / result.requests:.0%}); failed by the client's "
+        f"count: {result.grpc.errors or 'none'}.\n"
+        f"Failed by the server's count, over both: {result.failed}.\n"
         f"Memory: {first.memory_mb:.1f} MB at the first exchange, {last.memory_mb:.1f} MB at the last; "
         f"{verdict.memory_growth:+.1%} from the first tenth after warming to the last (bound {MOST_GROWTH:.0%}).\n"
         f"Descriptors: {first.descriptors} and {last.descriptors}. Threads: {first.threads} and {last.threads}.\n"
@@ -50,12 +69,17 @@ def write(result: Result, folder: Path, command: str) -> None:
     """Write soak.md, soak.svg and soak.json into `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
     _draw(result.samples, folder / "soak.svg")
-    rows = {"command": command, "host": asdict(result.host), "samples": as_rows(result.samples)}
+    http, grpc = result.http.load, result.grpc.load
+    rows = {"command": command, "host": asdict(result.host),
+            "requests": {"http": result.http.requests, "grpc": result.grpc.requests},
+            "samples": as_rows(result.samples)}  # fmt: skip
     (folder / "soak.json").write_text(json.dumps(rows, indent=1) + "\n")
     page = f"""# Soak run of the model server
 
-Written by `{command}`. A forest of 100 trees under as much load as one core answers (wrk, 64 connections); a new file
-takes the model's place and is loaded while it serves, again and again.
+Written by `{command}`. A forest of 100 trees under as much load as one core answers, over both protocols at once: JSON
+over HTTP ({http.connections} connections, wrk), raw contents over gRPC ({grpc.connections} connections of
+{grpc.streams} streams, h2load, opened anew now and then). A new file takes the model's place and is loaded while it
+serves, again and again.
 
 {text_of(result)}
 

@@ -12,6 +12,7 @@ WARM_SHARE = 0.1
 # Memory may be so much larger at the end, descriptors so many more.
 MOST_GROWTH = 0.05
 MOST_DESCRIPTORS = 0
+LEAST_SAMPLES = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,9 +46,9 @@ class Verdict:
 
 
 def judge(samples: Sequence[Sample]) -> Verdict:
-    """Compare the end with the beginning; raises ValueError if there are fewer than 20 samples."""
-    if len(samples) < 20:
-        raise ValueError(f"{len(samples)} samples tell nothing; 20 are needed")
+    """Compare the end with the beginning; raises ValueError if there are fewer than LEAST_SAMPLES."""
+    if len(samples) < LEAST_SAMPLES:
+        raise ValueError(f"{len(samples)} samples tell nothing; {LEAST_SAMPLES} are needed")
     warm = samples[int(len(samples) * WARM_SHARE) :]
     tenth = max(1, len(warm) // 10)
     first, last = warm[:tenth], warm[-tenth:]

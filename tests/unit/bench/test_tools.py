@@ -75,7 +75,7 @@ def test_something_else_than_h2loads_results() -> None:
 
 
 def test_what_h2load_is_told() -> None:
-    words = h2load_command(Path("b"), {"te": "trailers"}, GRPC, "http://127.0.0.1:9/m", 4, Path("l"))
+    words = h2load_command(Path("b"), {"te": "trailers"}, GRPC, "http://127.0.0.1:9/m", "-D4", "--log-file=l")
     assert words == ["h2load", "-t1", "-c8", "-m8", "-D4", "--log-file=l", "--data=b",
                      "-H", "te: trailers", "http://127.0.0.1:9/m"]  # fmt: skip
 

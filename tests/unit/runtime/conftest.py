@@ -9,7 +9,8 @@ from typing import TypeVar
 
 import pytest
 
-from tests.unit.runtime.model_files import write_all
+from tests.unit.runtime.grpc_stub import Behaviour, Stub
+from tests.unit.runtime.model_files import write_all, write_factors
 from tests.unit.runtime.process import AgentProcess, Server, ServerProcess, ServerThread
 from tests.unit.runtime.targets import Target
 from tests.unit.runtime.tf_serving import TfServing
@@ -18,7 +19,9 @@ Start = Callable[..., ServerThread]
 StartProcess = Callable[..., ServerProcess]
 StartAgent = Callable[..., AgentProcess]
 StartTf = Callable[..., TfServing]
+StartStub = Callable[..., Stub]
 Pair = tuple[ServerThread, ServerThread]
+ProcessPair = tuple[ServerProcess, ServerProcess]
 
 
 @pytest.fixture(scope="session")
@@ -27,6 +30,13 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("models")
     write_all(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def factors(models: Path) -> Path:
+    """Models of one number a row: y = factor * x, k = the row's class, which is always 1."""
+    write_factors(models)
+    return models
 
 
 @pytest.fixture
@@ -138,6 +148,28 @@ def pair(start_server: Start) -> Pair:
     stable = start_server("iris", PENSTOCK_REVISION="stable")
     canary = start_server("iris", PENSTOCK_REVISION="canary")
     return stable.ready(), canary.ready()
+
+
+@pytest.fixture
+def process_pair(start_process: StartProcess) -> ProcessPair:
+    """The same, as processes."""
+    stable = start_process("iris", PENSTOCK_REVISION="stable")
+    canary = start_process("iris", PENSTOCK_REVISION="canary")
+    return stable.ready(), canary.ready()
+
+
+@pytest.fixture
+def start_stub() -> Iterator[StartStub]:
+    """Start servers over gRPC that answer by a behaviour; all are ended with the test."""
+    started: list[Stub] = []
+
+    def start(behaviour: Behaviour | None = None, port: int = 0, host: str = "127.0.0.1") -> Stub:
+        started.append(Stub(behaviour, port, host))
+        return started[-1]
+
+    yield start
+    for stub in started:
+        stub.close()
 
 
 @pytest.fixture

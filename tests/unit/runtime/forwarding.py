@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+from tests.unit.runtime.conftest import StartStub
+from tests.unit.runtime.grpc_stub import Behaviour, Stub
 from tests.unit.runtime.process import Reply, Server, call
 from tests.unit.runtime.scrape import sample
 from tests.unit.runtime.targets import Script, Target
 
+NOWHERE = "http://127.0.0.1:9"
 NONE = {"ok": 0, "client_error": 0, "server_error": 0, "rejected": 0, "timeout": 0}
 
 
@@ -37,6 +40,13 @@ def forwarded(server: Server) -> dict[str, float]:
 def start_target(targets: list[Target], script: Script, **more: Any) -> Target:
     targets.append(Target(script, **more))
     return targets[-1]
+
+
+def tell_stub(server: Server, start_stub: StartStub, behaviour: Behaviour | None = None, **setting: object) -> Stub:
+    """Start a target that behaves so (None: it hangs), and have all requests over gRPC go there."""
+    stub = start_stub(behaviour)
+    assert tell(server, **{"to": NOWHERE, "to_grpc": stub.address, "share": 1, **setting}).status == 200
+    return stub
 
 
 def never(*_: object) -> bool:

@@ -3,29 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from grpc import StatusCode
 
 from penstock_runtime.server.grpc.client import Client, Metadata
 from tests.unit.runtime.grpc_client import INFER, iris_raw
-from tests.unit.runtime.load import until
+from tests.unit.runtime.load import Loading
 from tests.unit.runtime.process import SETOSA
 
 MESSAGE = iris_raw(SETOSA).SerializeToString()
 
 
 @dataclass
-class GrpcLoad:
-    """Clients of one server; `answers` counts by revision, `failures` has all that was not OK."""
+class GrpcLoad(Loading):
+    """Clients over gRPC; what is not OK is a failure."""
 
-    port: int
     metadata: Metadata = ()
-    answers: Counter[str] = field(default_factory=Counter)
-    failures: list[str] = field(default_factory=list)
-    slowest: float = 0.0
-    left: int = 0
 
     async def run(self, count: int, clients: int = 16) -> None:
         """Make `count` calls."""
@@ -36,16 +30,6 @@ class GrpcLoad:
         finally:
             client.close()
             await asyncio.sleep(0.01)
-
-    async def stop(self, running: asyncio.Task[None]) -> None:
-        """Let those under way end, and begin no more."""
-        self.left = 0
-        await running
-
-    async def reach(self, more: int) -> None:
-        """Wait for so many further answers."""
-        goal = self.answers.total() + more
-        await until(lambda: self.answers.total() >= goal)
 
     async def _ask(self, client: Client) -> None:
         loop = asyncio.get_running_loop()

@@ -13,9 +13,9 @@ Behaviour = Callable[[bytes, grpc.ServicerContext], bytes]
 
 
 class Stub:
-    """Answers every method by `behaviour`, in threads; `seen` has each call's metadata."""
+    """Answers every method by `behaviour`, in threads, without one only at `close`; `seen` has each call's metadata."""
 
-    def __init__(self, behaviour: Behaviour, port: int = 0, host: str = "127.0.0.1") -> None:
+    def __init__(self, behaviour: Behaviour | None = None, port: int = 0, host: str = "127.0.0.1") -> None:
         self.seen: list[list[tuple[str, str | bytes]]] = []
         self.entered = threading.Semaphore(0)
         self.cancelled = threading.Event()
@@ -43,6 +43,9 @@ class Stub:
         self.seen.append([(key, value) for key, value in context.invocation_metadata()])
         context.add_callback(self._ended)
         self.entered.release()
+        if self._behaviour is None:
+            self.hang()
+            return request
         return self._behaviour(request, context)
 
     def _ended(self) -> None:

@@ -22,21 +22,14 @@ async def until(condition: Callable[[], bool], seconds: float = 60.0) -> None:
 
 
 @dataclass
-class Load:
-    """Clients of one server; `answers` counts by revision, `failures` has all that was no 200."""
+class Loading:
+    """Clients of one server, over either protocol; `answers` counts by revision, `failures` has all others."""
 
     port: int
-    answers: Counter[str] = field(default_factory=Counter)
-    failures: list[str] = field(default_factory=list)
-    path: str = "/v2/models/m/infer"
-    body: bytes = BODY
-    slowest: float = 0.0
-    left: int = 0
-
-    async def run(self, count: int, clients: int = 16) -> None:
-        """Make `count` requests."""
-        self.left += count
-        await asyncio.gather(*(self._client() for _ in range(clients)))
+    answers: Counter[str] = field(default_factory=Counter, kw_only=True)
+    failures: list[str] = field(default_factory=list, kw_only=True)
+    slowest: float = field(default=0.0, kw_only=True)
+    left: int = field(default=0, kw_only=True)
 
     async def stop(self, running: asyncio.Task[None]) -> None:
         """Let those under way end, and begin no more."""
@@ -47,6 +40,19 @@ class Load:
         """Wait for so many further answers."""
         goal = self.answers.total() + more
         await until(lambda: self.answers.total() >= goal)
+
+
+@dataclass
+class Load(Loading):
+    """Clients over HTTP; what is no 200 is a failure."""
+
+    path: str = "/v2/models/m/infer"
+    body: bytes = BODY
+
+    async def run(self, count: int, clients: int = 16) -> None:
+        """Make `count` requests."""
+        self.left += count
+        await asyncio.gather(*(self._client() for _ in range(clients)))
 
     async def _client(self) -> None:
         loop = asyncio.get_running_loop()

@@ -155,3 +155,18 @@ def write_graph(folder: Path, nodes: list, inputs: list, outputs: list, constant
 def _save(model: object, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     save(model, folder / "model.onnx")  # type: ignore[arg-type]
+
+
+def write_factors(folder: Path) -> None:
+    """Write models of one number a row: y = factor * x, k = the row's class, which is always 1."""
+    for name, factor in (("twice", 2.0), ("nearly", 2.001), ("thrice", 3.0)):
+        write_graph(
+            folder / name,
+            [helper.make_node("Mul", ["x", "factor"], ["y"]),
+             helper.make_node("Cast", ["ratio"], ["k"], to=TensorProto.INT64),
+             helper.make_node("Div", ["x", "x"], ["ratio"])][::-1],
+            [helper.make_tensor_value_info("x", TensorProto.FLOAT, [None, 1])],
+            [helper.make_tensor_value_info("y", TensorProto.FLOAT, [None, 1]),
+             helper.make_tensor_value_info("k", TensorProto.INT64, [None, 1])],
+            [helper.make_tensor("factor", TensorProto.FLOAT, [1], [factor])],
+        )  # fmt: skip

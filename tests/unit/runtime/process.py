@@ -98,6 +98,14 @@ class Server:
         self.wait_log("ready")
         return self
 
+    def messages(self) -> list[str]:
+        """Return the messages that have been logged and not yet waited for."""
+        found: list[str] = []
+        while not self.lines.empty():
+            line = self.lines.get()
+            found += [line["msg"]] if line else []
+        return found
+
     @property
     def loaded(self) -> dict[str, Any]:
         """What was logged of the last load, as far as lines have been waited for."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from argparse import ArgumentParser
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +25,10 @@ from penstock_runtime.server.forward.setting import Address
 from penstock_runtime.server.grpc.listener import GrpcListener
 from penstock_runtime.server.security.security import Security
 from penstock_runtime.server.traffic import Traffic
-from tests.unit.runtime.conftest import Start, StartAgent
+from tests.unit.runtime.conftest import Start, StartAgent, StartStub
 from tests.unit.runtime.forwarding import NONE, url
 from tests.unit.runtime.grpc_client import INFER, SERVICE, Client, Kind, iris_raw, iris_typed, slow_request
-from tests.unit.runtime.grpc_stub import Behaviour, Stub
+from tests.unit.runtime.grpc_stub import Stub
 from tests.unit.runtime.load import until
 from tests.unit.runtime.process import PORTS, SETOSA, VIRGINICA, AgentProcess, Server
 from tests.unit.runtime.scrape import requests_by_outcome, sample
@@ -38,7 +38,6 @@ from tests.unit.runtime.test_workers import follow_workers
 ID = "penstock-prediction-id"
 OK = pb.ModelInferResponse(model_name="m").SerializeToString()
 SERVING, NOT_SERVING = HealthCheckResponse.SERVING, HealthCheckResponse.NOT_SERVING
-StartStub = Callable[..., Stub]
 
 
 def grpc_of(server: Server) -> tuple[str, str]:
@@ -54,28 +53,6 @@ def agent(iris: Server, start_agent: StartAgent) -> AgentProcess:
 def client(agent: AgentProcess) -> Iterator[Client]:
     with Client(agent.grpc_port) as client:
         yield client
-
-
-@pytest.fixture
-def start_stub() -> Iterator[StartStub]:
-    started: list[Stub] = []
-
-    def start(behaviour: Behaviour, port: int = 0) -> Stub:
-        started.append(Stub(behaviour, port))
-        return started[-1]
-
-    yield start
-    for stub in started:
-        stub.close()
-
-
-def start_hanging(start_stub: StartStub) -> Stub:
-    def behave(_request: bytes, _context: grpc.ServicerContext) -> bytes:
-        stub.hang()
-        return OK
-
-    stub = start_stub(behave)
-    return stub
 
 
 def before_stub(iris: Server, start_agent: StartAgent, stub: Stub, **env: str) -> AgentProcess:
@@ -261,7 +238,7 @@ def test_where_there_is_no_upstream_the_client_hears_so_until_it_is_back(
 def test_an_upstream_that_does_not_answer_costs_the_requests_time_and_is_told(
     iris: Server, start_agent: StartAgent, start_stub: StartStub
 ) -> None:
-    stub = start_hanging(start_stub)
+    stub = start_stub()
     agent = before_stub(iris, start_agent, stub, PENSTOCK_SERVING='{"timeout": "300ms"}')
     with Client(agent.grpc_port) as client:
         assert client.infer(iris_raw(SETOSA)).code == Kind.DEADLINE_EXCEEDED
@@ -294,7 +271,7 @@ def test_the_clients_deadline_and_its_going_reach_the_upstream(
 
 
 def test_more_calls_than_may_wait_are_refused(iris: Server, start_agent: StartAgent, start_stub: StartStub) -> None:
-    stub = start_hanging(start_stub)
+    stub = start_stub()
     agent = before_stub(iris, start_agent, stub, PENSTOCK_SERVING='{"maxQueue": 2}')
     with Client(agent.grpc_port) as client:
         calls = [client.start(iris_raw(SETOSA)) for _ in range(2)]
@@ -343,7 +320,7 @@ def test_what_is_under_way_is_finished_and_the_agent_not_serving_meanwhile(
 def test_what_takes_too_long_at_the_end_is_told_so(
     iris: Server, start_agent: StartAgent, start_stub: StartStub
 ) -> None:
-    stub = start_hanging(start_stub)
+    stub = start_stub()
     agent = start_agent(url(iris), "--upstream-grpc", stub.address, "--drain-seconds", "0", "--shutdown-seconds", "0.2")
     with Client(agent.ready().grpc_port) as client:
         call = client.start(iris_raw(SETOSA))

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 
 from penstock_runtime.protocol.grpc import inference_pb2
-from tests.unit.runtime.conftest import Start, StartAgent, StartTf
-from tests.unit.runtime.forwarding import NONE, forwarded, tell, told, url, where
+from tests.unit.runtime.conftest import Start, StartAgent, StartStub, StartTf
+from tests.unit.runtime.forwarding import NONE, forwarded, tell, tell_stub, told, url, where
 from tests.unit.runtime.grpc_client import INFER, Client, Kind, Outcome, iris_raw, slow_request
 from tests.unit.runtime.grpc_load import GrpcLoad
-from tests.unit.runtime.grpc_stub import Behaviour, Stub
 from tests.unit.runtime.process import SETOSA, AgentProcess, Server
 from tests.unit.runtime.scrape import requests_by_outcome
 from tests.unit.runtime.test_agent_grpc import grpc_of
@@ -26,21 +23,6 @@ def pair(iris: Server, start_agent: StartAgent) -> Pair:
     stable = start_agent(url(iris), *grpc_of(iris), PENSTOCK_REVISION="stable")
     canary = start_agent(url(iris), *grpc_of(iris), PENSTOCK_REVISION="canary")
     return stable.ready(), canary.ready()
-
-
-@pytest.fixture
-def stubs() -> Iterator[list[Stub]]:
-    started: list[Stub] = []
-    yield started
-    for stub in started:
-        stub.close()
-
-
-def tell_stub(agent: Server, stubs: list[Stub], behaviour: Behaviour) -> Stub:
-    """Start a target that behaves so, and have all calls go there."""
-    stubs.append(Stub(behaviour))
-    assert tell(agent, to="http://127.0.0.1:9", to_grpc=stubs[-1].address, share=1).status == 200
-    return stubs[-1]
 
 
 def infer(agent: Server, request: inference_pb2.ModelInferRequest) -> Outcome:
@@ -68,9 +50,9 @@ def test_an_id_belongs_to_who_predicted(pair: Pair) -> None:
     assert canary.feedback(label).json["accepted"] == 1
 
 
-def test_versions_copies_and_other_models_stay(pair: Pair, stubs: list[Stub]) -> None:
+def test_versions_copies_and_other_models_stay(pair: Pair, start_stub: StartStub) -> None:
     stable, _ = pair
-    stub = tell_stub(stable, stubs, lambda *_: b"")
+    stub = tell_stub(stable, start_stub, lambda *_: b"")
     assert infer(stable, iris_raw(SETOSA, model_version="1")).metadata["penstock-revision"] == "stable"
     assert infer(stable, iris_raw(SETOSA, model="other")).code == Kind.NOT_FOUND
     with Client(stable.grpc_port) as client:
@@ -83,9 +65,9 @@ def test_versions_copies_and_other_models_stay(pair: Pair, stubs: list[Stub]) ->
     assert told(stable)["counts"]["seen"] == 0
 
 
-def test_what_the_target_does_not_answer_the_upstream_does(pair: Pair, stubs: list[Stub]) -> None:
+def test_what_the_target_does_not_answer_the_upstream_does(pair: Pair, start_stub: StartStub) -> None:
     stable, _ = pair
-    tell_stub(stable, stubs, lambda _, context: context.abort(Kind.UNAVAILABLE, "not now"))
+    tell_stub(stable, start_stub, lambda _, context: context.abort(Kind.UNAVAILABLE, "not now"))
     answer = infer(stable, iris_raw(SETOSA))
     assert (answer.code, answer.metadata["penstock-revision"]) == (Kind.OK, "stable")
     assert requests_by_outcome(stable) == {**NONE, "ok": 1}
@@ -93,20 +75,16 @@ def test_what_the_target_does_not_answer_the_upstream_does(pair: Pair, stubs: li
 
 
 def test_who_goes_away_or_waits_for_the_target_in_vain_is_not_counted_here(
-    iris: Server, start_agent: StartAgent, stubs: list[Stub]
+    iris: Server, start_agent: StartAgent, start_stub: StartStub
 ) -> None:
-    def behave(_request: bytes, _context: object) -> bytes:
-        stub.hang()
-        return b""
-
     agent = start_agent(url(iris), *grpc_of(iris), PENSTOCK_SERVING='{"timeout": "300ms"}').ready()
-    stub = tell_stub(agent, stubs, behave)
+    stub = tell_stub(agent, start_stub)
     assert infer(agent, iris_raw(SETOSA)).code == Kind.DEADLINE_EXCEEDED
     assert forwarded(agent) == {"forwarded": 0, "fallback": 0, "timeout": 1}
     # An address that did not answer in time is left alone for a while.
     wait_until(lambda: told(agent)["target_grpc"]["calls"] == 0)
     tell(agent)
-    stub = tell_stub(agent, stubs, behave)
+    stub = tell_stub(agent, start_stub)
     with Client(agent.grpc_port) as client:
         call = client.start(iris_raw(SETOSA))
         wait_until(lambda: len(stub.seen) == 1)

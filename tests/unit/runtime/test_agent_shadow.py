@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from penstock_runtime.protocol.grpc import inference_pb2 as pb
 from penstock_runtime.server.agent.paths import Inference
 from penstock_runtime.server.agent.shadow import Copy
 from penstock_runtime.server.forward.http_client import Response
@@ -18,14 +17,14 @@ from penstock_runtime.server.metrics import Metrics
 from penstock_runtime.server.shadow.setting import Shadowing
 from tests.unit.runtime.conftest import Start, StartAgent, StartTf
 from tests.unit.runtime.forwarding import NONE, start_target, tell, url
-from tests.unit.runtime.grpc_client import INFER, Client, iris_raw, iris_typed
+from tests.unit.runtime.grpc_client import iris_raw, iris_typed
 from tests.unit.runtime.grpc_stub import Stub
 from tests.unit.runtime.model_files import write_scaled
 from tests.unit.runtime.process import SETOSA, VIRGINICA, AgentProcess, Server, call, iris_request, tensor
 from tests.unit.runtime.scrape import requests_by_outcome, sample
+from tests.unit.runtime.shadowing import ask, pairs, shadow, state
 from tests.unit.runtime.targets import Target, answering, response
 from tests.unit.runtime.test_overload import wait_until
-from tests.unit.runtime.test_shadow import pairs, shadow, state
 
 ROWS = {"inputs": [tensor("x", "FP32", [2, 1], [1.0, 2.0])]}
 
@@ -194,14 +193,6 @@ def test_values_of_tensorflow_serving_agree_within_the_tolerance_or_exactly(
     answered, copied = (Response(200, [], text.encode()) for text in (ours, theirs))
     copy = Copy(Metrics("m", "r1"), Inference("tfserving", "predict", versioned=False), b"/", [], b"", answered)
     assert copy.differing(copied, Shadowing(Address("x", 80), 1.0)) == differ
-
-
-def ask(agent: Server, *requests: pb.ModelInferRequest, **metadata: str) -> None:
-    """Make calls over gRPC that are answered."""
-    with Client(agent.grpc_port) as client:
-        for request in requests:
-            payload = request.SerializeToString()
-            client.channel.unary_unary(INFER)(payload, metadata=tuple(metadata.items()), timeout=60)
 
 
 def test_calls_are_copied_over_http_and_compared_like_requests(

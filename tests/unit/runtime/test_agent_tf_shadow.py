@@ -17,8 +17,8 @@ from tests.unit.runtime.grpc_stub import Behaviour, Stub
 from tests.unit.runtime.model_files import write_scaled
 from tests.unit.runtime.process import SETOSA, VIRGINICA, AgentProcess, Reply, Server, call, iris_request
 from tests.unit.runtime.scrape import requests_by_outcome, sample
+from tests.unit.runtime.shadowing import pairs, shadow, state
 from tests.unit.runtime.test_overload import wait_until
-from tests.unit.runtime.test_shadow import pairs, shadow, state
 from tests.unit.runtime.tf_grpc import PREDICTION, STATUS, TfGrpc, examples_request, pb, predict_request
 from tests.unit.runtime.tf_serving import TfServing
 

@@ -12,8 +12,8 @@ from tests.unit.runtime.conftest import Start, StartAgent
 from tests.unit.runtime.forwarding import told, url
 from tests.unit.runtime.process import SETOSA, AgentProcess, Server, call, iris_request
 from tests.unit.runtime.scrape import requests_by_outcome, sample
+from tests.unit.runtime.shadowing import pairs, shadow
 from tests.unit.runtime.test_overload import wait_until
-from tests.unit.runtime.test_shadow import pairs, shadow
 from tests.unit.runtime.test_workers import children, follow_workers
 
 WORKERS = 3

@@ -7,27 +7,18 @@ import socket
 
 import pytest
 
-from tests.unit.runtime.conftest import StartProcess
+from tests.unit.runtime.conftest import ProcessPair, StartProcess
 from tests.unit.runtime.forwarding import forwarded, tell, told, url
 from tests.unit.runtime.load import Load, until
-from tests.unit.runtime.process import ServerProcess, call
+from tests.unit.runtime.process import call
 from tests.unit.runtime.scrape import requests_by_outcome
 from tests.unit.runtime.test_workers import WORKERS
 from tests.unit.runtime.test_workers import start as start_workers
 
 
-@pytest.fixture
-def pair(start_process: StartProcess) -> tuple[ServerProcess, ServerProcess]:
-    stable = start_process("iris", PENSTOCK_REVISION="stable")
-    canary = start_process("iris", PENSTOCK_REVISION="canary")
-    return stable.ready(), canary.ready()
-
-
 @pytest.mark.parametrize("share", [0.05])
-async def test_the_share_of_20000_requests_is_within_half_a_point(
-    pair: tuple[ServerProcess, ServerProcess], share: float
-) -> None:
-    stable, canary = pair
+async def test_the_share_of_20000_requests_is_within_half_a_point(process_pair: ProcessPair, share: float) -> None:
+    stable, canary = process_pair
     tell(stable, to=url(canary), share=share)
     load = Load(stable.http_port)
     await load.run(20_000)
@@ -39,9 +30,9 @@ async def test_the_share_of_20000_requests_is_within_half_a_point(
 
 
 async def test_the_share_is_changed_and_taken_back_under_load_at_once(
-    pair: tuple[ServerProcess, ServerProcess],
+    process_pair: ProcessPair,
 ) -> None:
-    stable, canary = pair
+    stable, canary = process_pair
     load = Load(stable.http_port)
     running = asyncio.create_task(load.run(1_000_000))
     for share in (0.1, 0.5, 1.0, 0.25):
@@ -77,9 +68,9 @@ async def test_each_of_several_workers_forwards_its_share(start_process: StartPr
 
 
 async def test_a_target_that_is_killed_under_load_costs_no_request_and_gets_its_share_again(
-    pair: tuple[ServerProcess, ServerProcess], start_process: StartProcess
+    process_pair: ProcessPair, start_process: StartProcess
 ) -> None:
-    stable, canary = pair
+    stable, canary = process_pair
     port = canary.http_port
     tell(stable, to=url(canary), share=0.5)
     load = Load(stable.http_port)
@@ -98,16 +89,13 @@ async def test_a_target_that_is_killed_under_load_costs_no_request_and_gets_its_
     await load.stop(running)
     assert load.failures == []
     assert load.slowest < 5
-    messages = []
-    while not stable.lines.empty():
-        line = stable.lines.get()
-        messages.append(line["msg"] if line else None)
+    messages = stable.messages()
     assert messages.count("the target gives no answer; its requests are answered here") == 1
     assert messages.count("the target answers again") == 1
 
 
-async def test_a_dead_address_does_not_cost_each_request_its_time(pair: tuple[ServerProcess, ServerProcess]) -> None:
-    stable, _ = pair
+async def test_a_dead_address_does_not_cost_each_request_its_time(process_pair: ProcessPair) -> None:
+    stable, _ = process_pair
     with socket.socket() as full:
         # A queue of one that nobody empties: further connections are neither accepted nor refused.
         full.bind(("127.0.0.1", 0))

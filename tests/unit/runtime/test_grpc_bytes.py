@@ -15,9 +15,9 @@ from grpc import StatusCode
 from penstock_runtime.protocol.grpc import inference_pb2 as pb
 from penstock_runtime.server.grpc import client
 from penstock_runtime.server.grpc.client import Answer, Client
-from tests.unit.runtime.conftest import StartProcess
+from tests.unit.runtime.conftest import StartProcess, StartStub
 from tests.unit.runtime.grpc_client import INFER, iris_raw, slow_request
-from tests.unit.runtime.grpc_stub import Behaviour, Stub
+from tests.unit.runtime.grpc_stub import Stub
 from tests.unit.runtime.load import until
 from tests.unit.runtime.process import SETOSA, Server
 
@@ -42,26 +42,8 @@ async def connect() -> AsyncIterator[Open]:
 
 
 @pytest.fixture
-def start() -> Iterator[Callable[..., Stub]]:
-    started: list[Stub] = []
-
-    def begin(behaviour: Behaviour, port: int = 0, host: str = "127.0.0.1") -> Stub:
-        started.append(Stub(behaviour, port, host))
-        return started[-1]
-
-    yield begin
-    for stub in started:
-        stub.close()
-
-
-@pytest.fixture
-def hanging(start: Callable[..., Stub]) -> Stub:
-    def hang(request: bytes, _: grpc.ServicerContext) -> bytes:
-        stub.hang()
-        return request
-
-    stub: Stub = start(hang)
-    return stub
+def hanging(start_stub: StartStub) -> Stub:
+    return start_stub()
 
 
 @pytest.fixture
@@ -90,13 +72,13 @@ async def test_a_refusal_comes_with_its_code_details_and_metadata(connect: Open,
     assert (unknown.code, unknown.details) == (StatusCode.UNIMPLEMENTED, "there is no such method")
 
 
-async def test_metadata_goes_and_comes_unchanged(connect: Open, start: Callable[..., Stub]) -> None:
+async def test_metadata_goes_and_comes_unchanged(connect: Open, start_stub: StartStub) -> None:
     def answer(request: bytes, context: grpc.ServicerContext) -> bytes:
         context.send_initial_metadata((("early", "1"), ("early", "2")))
         context.set_trailing_metadata((("late-bin", b"\x00\xff"),))
         return request[::-1]
 
-    stub = start(answer)
+    stub = start_stub(answer)
     sent = (("x-user", "a"), ("x-user", "b"), ("x-data-bin", b"\xff\x00"))
     got = await connect(stub.address).call(METHOD, b"ab", sent, 10.0)
     assert got == Answer(StatusCode.OK, "", b"ba", (("early", "1"), ("early", "2")), (("late-bin", b"\x00\xff"),))
@@ -104,13 +86,13 @@ async def test_metadata_goes_and_comes_unchanged(connect: Open, start: Callable[
 
 
 @pytest.mark.skipif(not Path("/proc/sys/net/ipv6").exists(), reason="there is no IPv6 here")
-async def test_an_ipv6_address_is_in_brackets(connect: Open, start: Callable[..., Stub]) -> None:
-    stub = start(lambda *_: b"x", host="[::1]")
+async def test_an_ipv6_address_is_in_brackets(connect: Open, start_stub: StartStub) -> None:
+    stub = start_stub(lambda *_: b"x", host="[::1]")
     assert (await connect(f"[::1]:{stub.port}").call(METHOD, b"", (), 10.0)).message == b"x"
 
 
-async def test_an_empty_message_is_an_answer(connect: Open, start: Callable[..., Stub]) -> None:
-    got = await connect(start(lambda *_: b"").address).call(METHOD, b"", (), 10.0)
+async def test_an_empty_message_is_an_answer(connect: Open, start_stub: StartStub) -> None:
+    got = await connect(start_stub(lambda *_: b"").address).call(METHOD, b"", (), 10.0)
     assert (got.code, got.message) == (StatusCode.OK, b"")
 
 
@@ -155,8 +137,8 @@ async def test_calls_are_bounded_and_do_not_hold_the_loop(connect: Open, hanging
     assert (await opened.call(METHOD, b"", (), 30.0)).code == StatusCode.OK
 
 
-async def test_an_answer_beyond_the_limit_is_refused(connect: Open, start: Callable[..., Stub]) -> None:
-    stub = start(lambda *_: bytes(2000))
+async def test_an_answer_beyond_the_limit_is_refused(connect: Open, start_stub: StartStub) -> None:
+    stub = start_stub(lambda *_: bytes(2000))
     got = await connect(stub.address, 1000).call(METHOD, b"", (), 10.0)
     assert (got.code, got.message) == (StatusCode.RESOURCE_EXHAUSTED, None)
     assert (await connect(stub.address, 2000).call(METHOD, b"", (), 10.0)).message == bytes(2000)
@@ -182,17 +164,17 @@ async def test_who_takes_a_connection_and_says_nothing_is_unavailable_soon(conne
 
 
 async def test_a_connection_comes_back_with_the_server(
-    connect: Open, start: Callable[..., Stub], monkeypatch: pytest.MonkeyPatch
+    connect: Open, start_stub: StartStub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(client, "_OPTIONS", (*client._OPTIONS, ("grpc.initial_reconnect_backoff_ms", 50),
                                              ("grpc.max_reconnect_backoff_ms", 100)))  # fmt: skip
-    first = start(lambda *_: b"first")
+    first = start_stub(lambda *_: b"first")
     opened = connect(first.address)
     assert (await opened.call(METHOD, b"", (), 10.0)).message == b"first"
     first.close()
     await until(lambda: not opened.connected)
     assert (await opened.call(METHOD, b"", (), 10.0)).code == StatusCode.UNAVAILABLE
-    start(lambda *_: b"second", first.port)
+    start_stub(lambda *_: b"second", first.port)
     async with asyncio.timeout(30):
         while (answer := await opened.call(METHOD, b"", (), 10.0)).message != b"second":
             assert answer.code == StatusCode.UNAVAILABLE

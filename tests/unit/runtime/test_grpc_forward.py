@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -15,33 +14,15 @@ from grpc import StatusCode
 from penstock_runtime.protocol.grpc import inference_pb2 as pb
 from penstock_runtime.server.forward.setting import parse_forwarding
 from penstock_runtime.server.settings import SettingsError
-from tests.unit.runtime.conftest import Pair, Start, StartProcess
-from tests.unit.runtime.forwarding import NONE, forwarded, start_target, tell, told, where
+from tests.unit.runtime.conftest import Pair, Start, StartProcess, StartStub
+from tests.unit.runtime.forwarding import NONE, NOWHERE, forwarded, start_target, tell, tell_stub, told, where
 from tests.unit.runtime.grpc_client import INFER, Client, iris_raw, iris_typed, slow_request, typed, typed_request
-from tests.unit.runtime.grpc_stub import Behaviour, Stub
 from tests.unit.runtime.http2 import call_raw
 from tests.unit.runtime.model_files import write_scaled
 from tests.unit.runtime.process import SETOSA, Server, iris_request
 from tests.unit.runtime.scrape import requests_by_outcome, sample
 from tests.unit.runtime.targets import Target, answering, response
 from tests.unit.runtime.test_overload import wait_until
-
-NOWHERE = "http://127.0.0.1:9"
-
-
-@pytest.fixture
-def stubs() -> Iterator[list[Stub]]:
-    started: list[Stub] = []
-    yield started
-    for stub in started:
-        stub.close()
-
-
-def tell_stub(server: Server, stubs: list[Stub], behaviour: Behaviour, **setting: object) -> Stub:
-    """Start a target that behaves so, and have all requests over gRPC go there."""
-    stubs.append(Stub(behaviour))
-    assert tell(server, **{"to": NOWHERE, "to_grpc": stubs[-1].address, "share": 1, **setting}).status == 200
-    return stubs[-1]
 
 
 def ask(server: Server, request: pb.ModelInferRequest | None = None, **metadata: str) -> Any:
@@ -90,7 +71,7 @@ def test_what_the_target_says_of_a_bad_request_is_passed_on_and_counted_there(pa
     assert requests_by_outcome(stable) == NONE
 
 
-def test_bytes_and_metadata_pass_unchanged_both_ways(iris: Server, stubs: list[Stub]) -> None:
+def test_bytes_and_metadata_pass_unchanged_both_ways(iris: Server, start_stub: StartStub) -> None:
     seen: list[bytes] = []
 
     def behave(request: bytes, context: grpc.ServicerContext) -> bytes:
@@ -99,7 +80,7 @@ def test_bytes_and_metadata_pass_unchanged_both_ways(iris: Server, stubs: list[S
         context.set_trailing_metadata((("late-bin", b"\x00"),))
         return pb.ModelInferResponse(id="there").SerializeToString()
 
-    stub = tell_stub(iris, stubs, behave)
+    stub = tell_stub(iris, start_stub, behave)
     # A field that is not known here is the target's to read.
     request = pb.ModelInferRequest.FromString(iris_raw(SETOSA).SerializeToString() + b"\xfa\x3e\x01x")
     done = ask(iris, request, authorization="Bearer x", **{"x-user": "a"})
@@ -110,8 +91,8 @@ def test_bytes_and_metadata_pass_unchanged_both_ways(iris: Server, stubs: list[S
     assert {("authorization", "Bearer x"), ("x-user", "a"), ("penstock-forwarded", "1")} <= set(stub.seen[0])
 
 
-def test_metadata_that_no_client_may_send_stops_here(iris: Server, stubs: list[Stub]) -> None:
-    stub = tell_stub(iris, stubs, lambda *_: b"")
+def test_metadata_that_no_client_may_send_stops_here(iris: Server, start_stub: StartStub) -> None:
+    stub = tell_stub(iris, start_stub, lambda *_: b"")
     message = iris_raw(SETOSA).SerializeToString()
     call_raw(iris.grpc_port, INFER, message, [(b"x-a", b"a\r\nx-more: b"), (b"x-b", b"\xc3\xa5"), (b"x-c", b"c")])
     tell(iris)
@@ -180,7 +161,7 @@ def one(x: float, **more: Any) -> pb.ModelInferRequest:
 
 
 def test_a_version_is_this_servers_and_not_told_to_the_target(
-    start_server: Start, stubs: list[Stub], tmp_path: Path
+    start_server: Start, start_stub: StartStub, tmp_path: Path
 ) -> None:
     for version in ("1", "2"):
         write_scaled(tmp_path / "model" / version, factor=int(version))
@@ -191,7 +172,7 @@ def test_a_version_is_this_servers_and_not_told_to_the_target(
         seen.append(request)
         return b""
 
-    tell_stub(server, stubs, behave)
+    tell_stub(server, start_stub, behave)
     assert ask(server, one(1.0, model_version="2", id="a")).code() == StatusCode.OK
     assert seen == [one(1.0, id="a").SerializeToString()]
     here = ask(server, one(1.0, model_version="1")).result()
@@ -208,7 +189,7 @@ ABORTS = {
 
 
 @pytest.mark.parametrize("name", ABORTS)
-def test_what_is_no_answer_is_answered_here(start_server: Start, stubs: list[Stub], name: str) -> None:
+def test_what_is_no_answer_is_answered_here(start_server: Start, start_stub: StartStub, name: str) -> None:
     code, reason = ABORTS[name]
     server = start_server("iris", PENSTOCK_REVISION="stable").ready()
 
@@ -216,7 +197,7 @@ def test_what_is_no_answer_is_answered_here(start_server: Start, stubs: list[Stu
         context.abort(code, "x")
         raise AssertionError
 
-    stub = tell_stub(server, stubs, behave)
+    stub = tell_stub(server, start_stub, behave)
     assert revision(server) == "stable"
     assert len(stub.seen) == 1
     state = told(server)
@@ -225,7 +206,7 @@ def test_what_is_no_answer_is_answered_here(start_server: Start, stubs: list[Stu
     assert state["target_grpc"]["failing"] == (reason == "garbled")
 
 
-def test_a_failure_that_the_target_tells_is_its_own(start_server: Start, stubs: list[Stub]) -> None:
+def test_a_failure_that_the_target_tells_is_its_own(start_server: Start, start_stub: StartStub) -> None:
     server = start_server("iris").ready()
 
     def behave(_: bytes, context: grpc.ServicerContext) -> bytes:
@@ -233,7 +214,7 @@ def test_a_failure_that_the_target_tells_is_its_own(start_server: Start, stubs: 
         context.abort(StatusCode.INTERNAL, "the model failed")
         raise AssertionError
 
-    tell_stub(server, stubs, behave)
+    tell_stub(server, start_stub, behave)
     done = ask(server)
     assert (done.code(), done.details()) == (StatusCode.INTERNAL, "the model failed")
     assert forwarded(server)["forwarded"] == 1
@@ -257,14 +238,10 @@ def test_a_target_that_is_not_there_is_left_alone_after_the_first_try(
         assert state["target_grpc"] == {"connected": False, "failing": True, "calls": 0}
 
 
-def test_a_target_that_hangs_is_a_timeout_of_nobodys(start_server: Start, stubs: list[Stub]) -> None:
+def test_a_target_that_hangs_is_a_timeout_of_nobodys(start_server: Start, start_stub: StartStub) -> None:
     server = start_server("iris", PENSTOCK_REVISION="stable", PENSTOCK_SERVING='{"timeout":"1s"}').ready()
 
-    def behave(_: bytes, __: grpc.ServicerContext) -> bytes:
-        stub.hang()
-        return b""
-
-    stub = tell_stub(server, stubs, behave)
+    stub = tell_stub(server, start_stub)
     begun = time.monotonic()
     done = ask(server)
     assert (done.code(), done.details()) == (StatusCode.DEADLINE_EXCEEDED, "no answer within 1 s")
@@ -277,14 +254,10 @@ def test_a_target_that_hangs_is_a_timeout_of_nobodys(start_server: Start, stubs:
     assert told(server)["fallback_reasons"] == {"unreachable": 1}
 
 
-def test_a_client_that_leaves_is_told_to_the_target(start_server: Start, stubs: list[Stub]) -> None:
+def test_a_client_that_leaves_is_told_to_the_target(start_server: Start, start_stub: StartStub) -> None:
     server = start_server("iris").ready()
 
-    def behave(_: bytes, __: grpc.ServicerContext) -> bytes:
-        stub.hang()
-        return b""
-
-    stub = tell_stub(server, stubs, behave)
+    stub = tell_stub(server, start_stub)
     with Client(server.grpc_port) as client:
         call = client.start(iris_raw(SETOSA))
         assert stub.entered.acquire(timeout=20)
@@ -306,14 +279,10 @@ def test_the_clients_deadline_is_the_targets(pair: Pair, start_server: Start) ->
     assert requests_by_outcome(stable) == NONE
 
 
-def test_forwards_under_way_take_no_place_here(start_server: Start, stubs: list[Stub]) -> None:
+def test_forwards_under_way_take_no_place_here(start_server: Start, start_stub: StartStub) -> None:
     server = start_server("iris", PENSTOCK_SERVING='{"maxQueue":0,"threads":1,"timeout":"30s"}').ready()
 
-    def behave(_: bytes, __: grpc.ServicerContext) -> bytes:
-        stub.hang()
-        return b""
-
-    stub = tell_stub(server, stubs, behave)
+    stub = tell_stub(server, start_stub)
     with Client(server.grpc_port) as client, ThreadPoolExecutor(20) as pool:
         jobs = [pool.submit(client.infer, iris_raw(SETOSA)) for _ in range(20)]
         wait_until(lambda: len(stub.seen) == 20)
@@ -353,14 +322,14 @@ def test_an_address_is_told_as_it_was_given(value: str) -> None:
     assert setting.describe() == {"to": "http://x", "to_grpc": value, "share": 1.0, "by": "random"}
 
 
-def test_clients_in_a_hurry_do_not_close_the_way_for_others(start_server: Start, stubs: list[Stub]) -> None:
+def test_clients_in_a_hurry_do_not_close_the_way_for_others(start_server: Start, start_stub: StartStub) -> None:
     server = start_server("iris", PENSTOCK_REVISION="stable").ready()
 
     def behave(_: bytes, __: grpc.ServicerContext) -> bytes:
         stub.released.wait(0.3)
         return b""
 
-    stub = tell_stub(server, stubs, behave)
+    stub = tell_stub(server, start_stub, behave)
     with Client(server.grpc_port) as client:
         for _ in range(3):
             assert client.infer(iris_raw(SETOSA), timeout=0.1).code == StatusCode.DEADLINE_EXCEEDED

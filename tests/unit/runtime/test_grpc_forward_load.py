@@ -4,42 +4,31 @@ from __future__ import annotations
 
 import asyncio
 
-import pytest
-
-from tests.unit.runtime.conftest import StartProcess
+from tests.unit.runtime.conftest import ProcessPair, StartProcess
 from tests.unit.runtime.forwarding import forwarded, tell, told, where
 from tests.unit.runtime.grpc_load import GrpcLoad
 from tests.unit.runtime.load import Load, until
-from tests.unit.runtime.process import ServerProcess, call
+from tests.unit.runtime.process import call
 from tests.unit.runtime.scrape import requests_by_outcome
 
-Processes = tuple[ServerProcess, ServerProcess]
 
-
-@pytest.fixture
-def pair(start_process: StartProcess) -> Processes:
-    stable = start_process("iris", PENSTOCK_REVISION="stable")
-    canary = start_process("iris", PENSTOCK_REVISION="canary")
-    return stable.ready(), canary.ready()
-
-
-async def test_the_share_of_both_protocols_at_once_is_exact(pair: Processes) -> None:
-    stable, canary = pair
+async def test_the_share_of_20000_requests_over_both_protocols_at_once_is_exact(process_pair: ProcessPair) -> None:
+    stable, canary = process_pair
     tell(stable, **where(canary), share=0.05)
     grpc, http = GrpcLoad(stable.grpc_port), Load(stable.http_port)
-    await asyncio.gather(grpc.run(4_000), http.run(4_000))
+    await asyncio.gather(grpc.run(10_000), http.run(10_000))
     assert grpc.failures == http.failures == []
     counted = grpc.answers + http.answers
-    assert counted.total() == 8_000
+    assert counted.total() == 20_000
     # The carry begins anywhere within one request.
-    assert abs(counted["canary"] - 400) <= 1
-    assert min(grpc.answers["canary"], http.answers["canary"]) > 100
+    assert abs(counted["canary"] - 1000) <= 1
+    assert min(grpc.answers["canary"], http.answers["canary"]) > 250
     told_of = requests_by_outcome(canary)["ok"], requests_by_outcome(stable)["ok"], forwarded(stable)["forwarded"]
     assert told_of == (counted["canary"], counted["stable"], counted["canary"])
 
 
-async def test_the_share_is_changed_and_taken_back_under_load_at_once(pair: Processes) -> None:
-    stable, canary = pair
+async def test_the_share_is_changed_and_taken_back_under_load_at_once(process_pair: ProcessPair) -> None:
+    stable, canary = process_pair
     load = GrpcLoad(stable.grpc_port)
     running = asyncio.create_task(load.run(1_000_000))
     for share in (0.1, 0.5, 1.0, 0.25):
@@ -58,9 +47,9 @@ async def test_the_share_is_changed_and_taken_back_under_load_at_once(pair: Proc
 
 
 async def test_a_target_that_is_killed_under_load_costs_no_call_and_gets_its_share_again(
-    pair: Processes, start_process: StartProcess
+    process_pair: ProcessPair, start_process: StartProcess
 ) -> None:
-    stable, canary = pair
+    stable, canary = process_pair
     port = canary.grpc_port
     tell(stable, **where(canary), share=0.5)
     load = GrpcLoad(stable.grpc_port)
@@ -79,18 +68,15 @@ async def test_a_target_that_is_killed_under_load_costs_no_call_and_gets_its_sha
     await load.stop(running)
     assert load.failures == []
     assert load.slowest < 5
-    messages = []
-    while not stable.lines.empty():
-        line = stable.lines.get()
-        messages.append(line["msg"] if line else None)
+    messages = stable.messages()
     assert messages.count("the target gives no answer; its requests are answered here") == 1
     assert messages.count("the target answers again") == 1
 
 
 async def test_a_target_that_leaves_in_good_order_under_load_costs_no_call(
-    pair: Processes, start_process: StartProcess
+    process_pair: ProcessPair, start_process: StartProcess
 ) -> None:
-    stable, _ = pair
+    stable, _ = process_pair
     canary = start_process("iris", "--drain-seconds", "1", PENSTOCK_REVISION="canary").ready()
     tell(stable, **where(canary), share=1)
     load = GrpcLoad(stable.grpc_port)

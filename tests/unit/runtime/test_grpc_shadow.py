@@ -15,22 +15,12 @@ from tests.unit.runtime.conftest import Start
 from tests.unit.runtime.forwarding import NONE, never, start_target, tell, url, where
 from tests.unit.runtime.grpc_client import INFER, Client, iris_raw, iris_typed, slow_request, typed, typed_request
 from tests.unit.runtime.http2 import call_raw
-from tests.unit.runtime.process import DEADLINE, SETOSA, VIRGINICA, Server, iris_request
+from tests.unit.runtime.process import DEADLINE, SETOSA, VIRGINICA, iris_request
 from tests.unit.runtime.scrape import requests_by_outcome, sample
+from tests.unit.runtime.shadowing import ask, pairs, shadow, start_pair, state
 from tests.unit.runtime.targets import Target, answering, response
 from tests.unit.runtime.test_grpc import echo_raw, echo_typed
 from tests.unit.runtime.test_overload import wait_until
-from tests.unit.runtime.test_shadow import factors, pairs, shadow, start_pair, state
-
-__all__ = ["factors"]
-
-
-def ask(server: Server, *requests: pb.ModelInferRequest) -> None:
-    """Make calls that are answered."""
-    with Client(server.grpc_port) as client:
-        for request in requests:
-            outcome = client.infer(request)
-            assert outcome.answer is not None, outcome.details
 
 
 def row(*values: float, **more: Any) -> pb.ModelInferRequest:

@@ -6,59 +6,21 @@ import gzip
 import json
 import struct
 from pathlib import Path
-from typing import Any
 
 import pytest
-from onnx import TensorProto, helper
 
 from penstock_runtime.server.shadow import shadower
 from tests.unit.runtime.conftest import Start
 from tests.unit.runtime.forwarding import NONE, never, start_target, tell, url
-from tests.unit.runtime.model_files import write_graph
-from tests.unit.runtime.process import SETOSA, Reply, Server, call, iris_request, tensor
+from tests.unit.runtime.process import SETOSA, call, iris_request, tensor
 from tests.unit.runtime.scrape import requests_by_outcome, sample
+from tests.unit.runtime.shadowing import pairs, shadow, start_pair, state
 from tests.unit.runtime.targets import Target, answering, response
 from tests.unit.runtime.test_overload import wait_until
 
 
-@pytest.fixture(scope="session")
-def factors(models: Path) -> Path:
-    """Models of one number a row: y = factor * x, k = the row's class, which is always 1."""
-    for name, factor in (("twice", 2.0), ("nearly", 2.001), ("thrice", 3.0)):
-        write_graph(
-            models / name,
-            [helper.make_node("Mul", ["x", "factor"], ["y"]),
-             helper.make_node("Cast", ["ratio"], ["k"], to=TensorProto.INT64),
-             helper.make_node("Div", ["x", "x"], ["ratio"])][::-1],
-            [helper.make_tensor_value_info("x", TensorProto.FLOAT, [None, 1])],
-            [helper.make_tensor_value_info("y", TensorProto.FLOAT, [None, 1]),
-             helper.make_tensor_value_info("k", TensorProto.INT64, [None, 1])],
-            [helper.make_tensor("factor", TensorProto.FLOAT, [1], [factor])],
-        )  # fmt: skip
-    return models
-
-
-def shadow(server: Server, **setting: object) -> Reply:
-    return call(server.admin_port, "PUT", "/v2/shadow", setting)
-
-
-def state(server: Server) -> dict[str, Any]:
-    found: dict[str, Any] = call(server.admin_port, "GET", "/v2/shadow").json
-    return found
-
-
-def pairs(server: Server) -> dict[str, float]:
-    return {result: sample(server, "penstock_shadow_pairs_total", result=result)
-            for result in ("agree", "disagree", "error")}  # fmt: skip
-
-
 def row(*values: float, **more: object) -> dict[str, object]:
     return {"inputs": [tensor("x", "FP32", [len(values), 1], list(values))], **more}
-
-
-def start_pair(start_server: Start, stable: str, canary: str) -> tuple[Server, Server]:
-    servers = (start_server(stable, PENSTOCK_REVISION="stable"), start_server(canary, PENSTOCK_REVISION="canary"))
-    return servers[0].ready(), servers[1].ready()
 
 
 def test_copies_are_answered_compared_and_counted_apart_from_users_requests(start_server: Start) -> None:
