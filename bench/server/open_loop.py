@@ -51,6 +51,7 @@ class Client:
         self._due = due_times(rate, seconds, random=random)
         self._seconds = seconds
         self._first = connections
+        self._random = random
         self._most = MOST_SELECTED if random else MOST_CONNECTIONS
         self._free: list[_Connection] = []
         self._connections = 0
@@ -67,7 +68,8 @@ class Client:
     async def run(self) -> dict[str, Any]:
         """Send for the whole time; return the report."""
         await asyncio.gather(*(self._open() for _ in range(self._first)))
-        await self._warm()
+        if not self._random:
+            await self._warm()
         begun = self.loop.time()
         self._end = begun + self._seconds
         total = len(self._due)
@@ -87,7 +89,7 @@ class Client:
         return self._report(total)
 
     async def _warm(self) -> None:
-        """Ask once on each connection, a few at a time, and forget it: TCP begins with small windows."""
+        """Ask once on each connection, a few at a time, and forget it: for a flood, TCP begins with small windows."""
         fresh, self._free = self._free, []
         end = self.loop.time() + MOST_WARM_SECONDS
         while fresh and self.loop.time() < end:
