@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from penstock_runtime.server.agent.paths import NO_COMMANDS
 from tests.unit.runtime.binary import outputs
 from tests.unit.runtime.conftest import StartAgent
 from tests.unit.runtime.forwarding import NONE, url
@@ -176,6 +177,20 @@ def test_chunks_of_a_body_pass_as_a_whole(agent: AgentProcess) -> None:
                        headers={"transfer-encoding": "chunked"})  # fmt: skip
     assert json.loads(connection.getresponse().read())["outputs"][0]["data"] == [0]
     connection.close()
+
+
+def test_commands_do_not_pass(agent: AgentProcess) -> None:
+    for path in (
+        "/v2/repository/models/m/load", "/v2/repository/models/m/unload", "/v2/%72epository/models/m/load",
+        "//v2//repository/models/m/load/", "/v2/x/../repository/models/m/load", "/v2/logging", "/v2/trace/setting",
+        "/v2/models/m/trace/setting", "/v2/models/m/versions/1/trace/setting",
+        "/v2/systemsharedmemory/region/r/register", "/v2/cudasharedmemory/unregister",
+    ):  # fmt: skip
+        refused = call(agent.http_port, "POST", path, {})
+        assert (refused.status, refused.json) == (403, {"error": NO_COMMANDS}), path
+        assert call(agent.http_port, "GET", path).status == 404, (
+            "it is the upstream's to say that there is no such path"
+        )
 
 
 def test_a_copy_of_another_servers_request_is_counted_apart(agent: AgentProcess) -> None:

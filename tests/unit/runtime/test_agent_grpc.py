@@ -17,6 +17,7 @@ from grpc_health.v1.health_pb2 import HealthCheckResponse
 from penstock_runtime.protocol.grpc import inference_pb2 as pb
 from penstock_runtime.server.agent.agent import Agent
 from penstock_runtime.server.agent.calls import AgentServices, GrpcUpstream
+from penstock_runtime.server.agent.paths import NO_COMMANDS
 from penstock_runtime.server.agent.settings import add_arguments, read_settings
 from penstock_runtime.server.agent.upstream import Readiness
 from penstock_runtime.server.feedback.keys import Keys
@@ -128,10 +129,7 @@ def test_counted_is_inference_with_this_model_and_nothing_else(agent: AgentProce
     assert client.ask("ModelMetadata", pb.ModelMetadataRequest(name="m")).answer.name == "m"
     assert client.ask("ModelReady", pb.ModelReadyRequest(name="m")).answer.ready
     assert client.ask("ModelStatistics", pb.ModelStatisticsRequest(name="m")).code == Kind.OK
-    refused = client.ask("RepositoryModelLoad", pb.RepositoryModelLoadRequest(model_name="m"))
-    assert (refused.code, refused.details) == (
-        Kind.UNIMPLEMENTED, "models are loaded and unloaded on the admin port, over HTTP",
-    )  # fmt: skip
+    assert client.ask("RepositoryIndex", pb.RepositoryIndexRequest()).code == Kind.OK
     assert requests_by_outcome(agent) == {**NONE, "ok": 2, "client_error": 3}
 
 
@@ -144,6 +142,15 @@ def test_what_does_not_pass_is_said(client: Client) -> None:
         next(stream)
     error: Any = failed.value
     assert (error.code(), error.details()) == (Kind.UNIMPLEMENTED, "streams do not pass through an agent")
+
+
+def test_commands_do_not_pass(client: Client) -> None:
+    for path in (
+        SERVICE + "RepositoryModelLoad", SERVICE + "SystemSharedMemoryRegister", SERVICE + "LogSettings",
+        "/tensorflow.serving.ModelService/HandleReloadConfigRequest",
+    ):  # fmt: skip
+        answer = client.call(path, b"", pb.ModelInferResponse)
+        assert (answer.code, answer.details) == (Kind.PERMISSION_DENIED, NO_COMMANDS)
 
 
 def test_a_copy_of_another_servers_request_is_counted_apart(agent: AgentProcess, client: Client) -> None:

@@ -1,4 +1,4 @@
-"""An agent's data port: everything is passed on to the upstream, and inference is counted."""
+"""An agent's data port: everything but commands is passed on to the upstream, and inference is counted."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import orjson
 
 from penstock_runtime.protocol.errors import ProtocolError, Unavailable
 from penstock_runtime.server.agent.agent import Agent
-from penstock_runtime.server.agent.paths import Inference, find_inference
+from penstock_runtime.server.agent.paths import NO_COMMANDS, Inference, find_inference, is_command
 from penstock_runtime.server.agent.shadow import Copy
 from penstock_runtime.server.agent.upstream import Readiness, Upstream
 from penstock_runtime.server.counting import Counted
@@ -87,6 +87,8 @@ class AgentApp:
 
     def _answer_self(self, scope: Scope, path: str) -> tuple[int, bytes] | None:
         readiness = self._readiness
+        if is_command(scope["method"], path):
+            raise ProtocolError(NO_COMMANDS, status=403)
         if path == "/v2/health/live":
             require_method(scope, "GET", "HEAD")
             return 200, b'{"live":true}'

@@ -14,7 +14,7 @@ from penstock_runtime.protocol.errors import Overloaded, ProtocolError, TimedOut
 from penstock_runtime.protocol.grpc import inference_pb2 as pb
 from penstock_runtime.server.agent.agent import Agent
 from penstock_runtime.server.agent.messages import meant_by
-from penstock_runtime.server.agent.paths import Inference
+from penstock_runtime.server.agent.paths import COMMANDS, NO_COMMANDS, Inference
 from penstock_runtime.server.agent.shadow_calls import CallCopy, copy_call
 from penstock_runtime.server.agent.upstream import Readiness
 from penstock_runtime.server.counting import Counted
@@ -256,6 +256,7 @@ class AgentServices:
         }
         self._own = {path.encode(): method for path, method in own.items()}
         self._own[f"/{_OIP}/ModelStreamInfer".encode()] = Method(_refuse_stream)
+        self._own.update(dict.fromkeys(COMMANDS, Method(_refuse_command)))
         self._passed = Method(self._pass)
         self._others = SideCalls(self._find)
 
@@ -286,6 +287,10 @@ class AgentServices:
 
     async def _pass(self, call: Call) -> None:
         call.finish(*_end(await self._upstream.ask(call, await first_bytes(call))))
+
+
+async def _refuse_command(_: Call) -> None:
+    raise ProtocolError(NO_COMMANDS, status=403)
 
 
 async def _refuse_stream(_: Call) -> None:
