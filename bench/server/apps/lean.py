@@ -16,7 +16,7 @@ from penstock_runtime.server.metrics import Histogram, Metrics
 from penstock_runtime.server.statistics import Statistics
 
 LEFT_OUT = (
-    (Histogram, "observe"), (Histogram, "observe_each"), (Metrics, "count_predictions"),
+    (Histogram, "observe"), (Histogram, "observe_each"), (Histogram, "observe_times"), (Metrics, "count_predictions"),
     (Statistics, "ran"), (Statistics, "answered"), (Statistics, "answered_together"), (Statistics, "ended"),
 )  # fmt: skip
 

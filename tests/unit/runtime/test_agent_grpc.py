@@ -134,14 +134,21 @@ def test_counted_is_inference_with_this_model_and_nothing_else(agent: AgentProce
 
 
 def test_what_does_not_pass_is_said(client: Client) -> None:
-    for path in ("/other.Service/Method", "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo"):
+    services = "inference.GRPCInferenceService, tensorflow.serving.PredictionService, tensorflow.serving.ModelService"
+    for path, why in (
+        ("/other.Service/Method", f"an agent passes on only unary methods of {services}"),
+        ("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
+         "an agent does not answer reflection; give your client the .proto files of the server behind it"),
+    ):  # fmt: skip
         answer = client.call(path, b"", pb.ModelInferResponse)
-        assert (answer.code, answer.details) == (Kind.UNIMPLEMENTED, "there is no such method")
+        assert (answer.code, answer.details) == (Kind.UNIMPLEMENTED, why)
     stream = client.channel.stream_stream(SERVICE + "ModelStreamInfer")(iter((b"",)), timeout=60)
     with pytest.raises(grpc.RpcError) as failed:
         next(stream)
     error: Any = failed.value
-    assert (error.code(), error.details()) == (Kind.UNIMPLEMENTED, "streams do not pass through an agent")
+    assert (error.code(), error.details()) == (
+        Kind.UNIMPLEMENTED, "streams do not pass through an agent; call ModelInfer for each request instead",
+    )  # fmt: skip
 
 
 def test_commands_do_not_pass(client: Client) -> None:

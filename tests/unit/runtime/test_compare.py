@@ -145,7 +145,8 @@ def test_a_header_length_beyond_the_body_is_no_answer() -> None:
     [
         ({}, None),
         ({"to": "http://x", "fraction": 0.1}, Shadowing(TO, 0.1)),
-        ({"to": "http://x", "fraction": 1, "tolerance": {}}, Shadowing(TO, 1.0, Tolerance())),
+        ({"to": "http://x", "to_grpc": "x:9000", "fraction": 1, "tolerance": {}},
+         Shadowing(TO, 1.0, Tolerance(), to_grpc=Address("x", 9000))),
         ({"to": "http://x", "fraction": 1, "tolerance": {"relative": 1},
           "tolerances": {"y": {"absolute": 0.5}, "z": {}}},
          Shadowing(TO, 1.0, Tolerance(relative=1.0), {"y": Tolerance(0.5), "z": Tolerance()})),
@@ -161,9 +162,11 @@ def test_settings_are_read_and_shown_as_they_are_told(spec: dict[str, Any], sett
     ("change", "message"),
     [
         ({"to": "https://x"}, "https is not supported"),
+        ({"to": None, "to_grpc": "x:9000"}, "'to' must be a URL such as"),
+        ({"to_grpc": "http://x:9000"}, "'to_grpc' must be a host and a port such as"),
         ({"fraction": 10}, "'fraction' is 10, which is not from 0 to 1"),
         ({"fraction": None}, "'fraction' must be a number from 0 to 1"),
-        ({"share": 0.1}, "unknown key 'share'; there are to, fraction, tolerance, tolerances"),
+        ({"share": 0.1}, "unknown key 'share'; there are to, to_grpc, fraction, tolerance, tolerances"),
         ({"tolerance": 0.1}, "'tolerance' must be an object such as"),
         ({"tolerance": {"abs": 1}}, "'tolerance' has the unknown key 'abs'"),
         ({"tolerance": {"absolute": -1}}, "'tolerance': 'absolute' must be a number >= 0"),

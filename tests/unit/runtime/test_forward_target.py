@@ -111,7 +111,7 @@ def test_what_is_no_whole_answer_is_answered_here(
 def test_an_answer_beyond_the_bound_is_not_held(
     start_server: Start, targets: list[Target], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("penstock_runtime.server.forward.relay.MIN_RESPONSE", 1000)
+    monkeypatch.setattr("penstock_runtime.server.forward.peer.MIN_RESPONSE", 1000)
     target = start_target(targets, answering(response(200, b"x" * 100_000)))
     server = start_server("iris", PENSTOCK_SERVING='{"maxBodyBytes":1000}').ready()
     tell(server, to=target.url, share=1)

@@ -108,6 +108,17 @@ def test_a_histogram_counts_what_is_at_most_its_bound(values: list[float]) -> No
     assert math.isclose({s.name: s.value for s in parsed}["h_sum"], sum(values), abs_tol=1e-9)
 
 
+@given(st.lists(st.floats(0, 20), max_size=50), st.floats(0, 20), st.integers(0, 50))
+def test_many_observations_count_as_each_by_itself(values: list[float], value: float, times: int) -> None:
+    many, each = Histogram(DURATION_BOUNDS), Histogram(DURATION_BOUNDS)
+    many.observe_each(values)
+    many.observe_times(value, times)
+    for seconds in (*values, *[value] * times):
+        each.observe(seconds)
+    assert many.buckets() == each.buckets()
+    assert math.isclose(many.sum, each.sum, abs_tol=1e-9)
+
+
 @given(st.text(max_size=80), st.text(max_size=10))
 def test_any_text_is_a_label_that_comes_back(label: str, revision: str) -> None:
     metrics = Metrics("m", revision)

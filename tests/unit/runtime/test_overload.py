@@ -8,15 +8,18 @@ import socket
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from http.client import HTTPResponse
 from pathlib import Path
 
 import pytest
 
-from penstock_runtime.server import http
+from penstock_runtime.server import connection, http
 from penstock_runtime.server.app import DataApp
 from penstock_runtime.server.listener import Listener
 from penstock_runtime.server.sockets import bind
 from tests.unit.runtime.conftest import Start
+from tests.unit.runtime.forwarding import NONE
 from tests.unit.runtime.process import (
     SETOSA,
     Reply,
@@ -127,6 +130,33 @@ def test_a_body_that_does_not_arrive_is_given_up(start_server: Start, monkeypatc
     assert answer.startswith(b"HTTP/1.1 408 ")
     assert answer.endswith(b'{"error":"the body did not arrive within 0.2 s"}')
     assert requests_by_outcome(server)["client_error"] == 1
+
+
+def test_bodies_that_are_coming_take_bounded_memory(start_server: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection, "MOST_ARRIVING", 100_000)
+    server = start_server("iris").ready()
+    body = json.dumps(iris_request(SETOSA)).encode().ljust(80_000)
+    head = f"POST {PATH} HTTP/1.1\r\nhost: x\r\ncontent-length: {len(body)}\r\n\r\n".encode()
+
+    def answer(raw: socket.socket, rest: bytes) -> int:
+        raw.sendall(rest)
+        response = HTTPResponse(raw)
+        response.begin()
+        response.read()
+        return response.status
+
+    with ExitStack() as stack:
+        clients = [stack.enter_context(socket.create_connection(("127.0.0.1", server.http_port), 20)) for _ in range(3)]
+        for client in clients:
+            client.sendall(head + body[:60_000])
+            # When this is answered, what was sent before it has been read.
+            assert server.get("/v2/health/live").status == 200
+        assert [answer(client, body[60_000:]) for client in clients] == [200, 429, 429]
+        assert requests_by_outcome(server) == {**NONE, "ok": 1, "rejected": 2}
+        clients.pop().sendall(head + body[:60_000])
+    for _ in range(3):
+        with socket.create_connection(("127.0.0.1", server.http_port), 20) as client:
+            assert answer(client, head + body) == 200, "what others left takes no room"
 
 
 @pytest.mark.parametrize("connections", [50])

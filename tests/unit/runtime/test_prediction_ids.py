@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,20 @@ def test_an_id_holds_what_was_put_in(keys: Keys, predictions: list[Any], cohort:
     assert known.rows == len(predictions)
     assert known.predictions == tuple(predictions)
     assert text.replace("-", "").replace("_", "").isalnum(), "fit for a header, a URL and a file name"
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(predictions=small | integers | numbers | texts, cohort=st.text(max_size=40))
+def test_ids_that_are_issued_together_are_as_each_by_itself(keys: Keys, predictions: list[Any], cohort: str) -> None:
+    issuer = Issuer(keys, "b8d4f7c2xk", cohort, "m")
+    first = read_id(issuer.issue(NOW, 1, predictions[:1]).decode(), keys, "m")
+    together = issuer.issue_each(NOW + 0.9, len(predictions), predictions)
+    for number, (issued, prediction) in enumerate(zip(together, predictions, strict=True), 1):
+        counter, predicted = first.counter + number, (prediction,)
+        assert read_id(issued.decode(), keys, "m") == replace(first, counter=counter, predictions=predicted)
+    undecided = [read_id(issued.decode(), keys, "m") for issued in issuer.issue_each(NOW, 3, ())]
+    assert [(known.rows, known.predictions) for known in undecided] == [(1, None)] * 3
+    assert issuer.issue_each(NOW, 0, ()) == []
 
 
 @pytest.mark.parametrize(

@@ -45,14 +45,18 @@ _UNUSUAL = frozenset((b"content-encoding", b"transfer-encoding", SHADOW))
 MOST_BYTES = 2**20
 # A larger body seldom comes in one read. It is not kept if there is no room for its request.
 LARGE_BYTES = 2**16
+# Of all bodies that are coming, however many connections there are; beyond it they are read and refused.
+MOST_ARRIVING = 2**26
+# What a part takes besides its bytes.
+PART_BYTES = 64
 
 
 class _Exchange:
     """A request on the short way. uvicorn's protocol takes it for one of its cycles."""
 
     __slots__ = (
-        "_call", "_connection", "_task", "disconnected", "dropped", "headers", "keep_alive", "more_body", "parts",
-        "response_complete", "start", "url",
+        "_call", "_connection", "_task", "arrived", "disconnected", "dropped", "headers", "keep_alive", "more_body",
+        "parts", "response_complete", "start", "url",
     )  # fmt: skip
     message_event = _EVENT
 
@@ -64,6 +68,8 @@ class _Exchange:
         self.url = url
         self.headers = dict(headers)
         self.parts: list[bytes] = []
+        # What `parts` take while more are to come.
+        self.arrived = 0
         self.dropped = False
         self.disconnected = False
         self.keep_alive = True
@@ -86,6 +92,17 @@ class _Exchange:
         self._task = self._connection.loop.create_task(answering)
         tasks.add(self._task)
         self._task.add_done_callback(tasks.discard)
+
+    def settle(self, direct: Direct) -> None:
+        """Be no longer among those whose bodies are coming."""
+        direct.arriving -= self.arrived
+        self.arrived = 0
+
+    def drop(self, direct: Direct) -> None:
+        """Keep nothing of the body."""
+        self.settle(direct)
+        self.parts.clear()
+        self.dropped = True
 
     def gone(self) -> None:
         """Know that the client has gone."""
@@ -199,17 +216,28 @@ class Connection(HttpToolsProtocol):
         except httptools.HttpParserUpgrade:
             # Nothing that we would upgrade to: such a request is answered as it is.
             return
-        if self._model is not None and self._body_timer is None and not self.transport.is_closing():
-            self._wait_for_body()
+        if self._model is not None and not self.transport.is_closing():
+            self._wait_for_body(len(data))
 
-    def _wait_for_body(self) -> None:
-        """Wait for the rest of a body, if it is of a size that is kept here; by ASGI, reading can be halted."""
+    def _wait_for_body(self, arrived: int) -> None:
+        """Wait for the rest of a body, if it is of a size that is kept here; by ASGI, reading can be halted.
+
+        `arrived`: bytes that have just come.
+        """
         exchange, direct = self._exchange, self.direct
-        if exchange is None or direct is None or not 0 < _length_of(exchange) <= self._most_bytes(direct):
-            self._leave_short_way()
+        if exchange is None or direct is None:
             return
-        self.cycle = exchange  # type: ignore[assignment]
-        self._body_timer = self.loop.call_later(http.BODY_SECONDS, self._refuse, body_late())
+        if self._body_timer is None:
+            if not 0 < _length_of(exchange) <= self._most_bytes(direct):
+                self._leave_short_way()
+                return
+            self.cycle = exchange  # type: ignore[assignment]
+            self._body_timer = self.loop.call_later(http.BODY_SECONDS, self._refuse, body_late())
+        if not exchange.dropped:
+            exchange.arrived += arrived + PART_BYTES
+            direct.arriving += arrived + PART_BYTES
+            if direct.arriving > MOST_ARRIVING:
+                exchange.drop(direct)
 
     @staticmethod
     def _most_bytes(direct: Direct) -> int:
@@ -227,6 +255,8 @@ class Connection(HttpToolsProtocol):
         if self._body_timer is not None:
             self._body_timer.cancel()
             self._body_timer = None
+            if self._exchange is not None and self.direct is not None:
+                self._exchange.settle(self.direct)
 
     def on_body(self, body: bytes) -> None:
         """Keep a part of the body."""

@@ -43,6 +43,8 @@ class Direct:
         self.allows = allows
         self._repository = repository
         self.max_body_bytes = max_body_bytes
+        # Bytes that are kept of bodies which have not come whole.
+        self.arriving = 0
         self._forwarder = forwarder
         self._shadower = shadower
 

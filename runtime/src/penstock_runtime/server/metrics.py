@@ -9,7 +9,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import chain
+from itertools import chain, repeat
 from typing import Any
 
 OUTCOMES = ("ok", "client_error", "server_error", "rejected", "timeout")
@@ -50,10 +50,15 @@ class Histogram:
 
     def observe_each(self, values: Sequence[float]) -> None:
         """Count each of `values`."""
-        bounds, counts = self._bounds, self._counts
-        for value in values:
-            counts[bisect_left(bounds, value)] += 1
+        counts = self._counts
+        for index in map(bisect_left, repeat(self._bounds), values):
+            counts[index] += 1
         self.sum += sum(values)
+
+    def observe_times(self, value: float, times: int) -> None:
+        """Count `value` so many times."""
+        self._counts[bisect_left(self._bounds, value)] += times
+        self.sum += value * times
 
     def exemplify(self, value: float, trace_id: str, now: float) -> None:
         """Keep the trace of an observed `value` as its bucket's exemplar; `now` is the time in seconds."""

@@ -164,7 +164,7 @@ class Serving:
         metrics.requests["ok"] += count
         metrics.request_seconds.observe_each(seconds)
         metrics.queue_seconds.observe_each(queued)
-        metrics.inference_seconds.observe_each([together.seconds] * count)
+        metrics.inference_seconds.observe_times(together.seconds, count)
         self.statistics.answered_together(count, sum(seconds), sum(queued), together, work)
         metrics.count_predictions(predictions)
 

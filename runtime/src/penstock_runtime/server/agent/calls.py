@@ -15,7 +15,7 @@ from penstock_runtime.protocol.grpc import inference_pb2 as pb
 from penstock_runtime.server.agent.agent import Agent
 from penstock_runtime.server.agent.messages import meant_by
 from penstock_runtime.server.agent.paths import COMMANDS, NO_COMMANDS, Inference
-from penstock_runtime.server.agent.shadow_calls import CallCopy, copy_call
+from penstock_runtime.server.agent.shadow_calls import copy_call
 from penstock_runtime.server.agent.upstream import Readiness
 from penstock_runtime.server.counting import Counted
 from penstock_runtime.server.forward.message import MIN_RESPONSE
@@ -28,15 +28,16 @@ from penstock_runtime.server.grpc.forwarding import Forwarding
 from penstock_runtime.server.grpc.health import Health
 from penstock_runtime.server.grpc.metadata import is_copy, is_legal, passing
 from penstock_runtime.server.grpc.side import MAX_SIDE_CALLS, NO_MESSAGE, Method, SideCalls, answering, first_bytes
+from penstock_runtime.server.grpc.target import GrpcTarget
 from penstock_runtime.server.http import Disconnected
 from penstock_runtime.server.measured import Measured
 from penstock_runtime.server.settings import Serving
+from penstock_runtime.server.shadow.shadower import Copied
 from penstock_runtime.server.traffic import Traffic
 
 _OIP = "inference.GRPCInferenceService"
-_PASSED = tuple(f"/{service}/".encode() for service in (
-    _OIP, "tensorflow.serving.PredictionService", "tensorflow.serving.ModelService",
-))  # fmt: skip
+_SERVICES = (_OIP, "tensorflow.serving.PredictionService", "tensorflow.serving.ModelService")
+_PASSED = tuple(f"/{service}/".encode() for service in _SERVICES)
 # The message tells whether a version is meant.
 INFERENCES = {
     f"/{_OIP}/ModelInfer".encode(): Inference("oip", "infer", versioned=False),
@@ -113,6 +114,7 @@ class Inferences:
         self._readiness = readiness
         self._forwarding = Forwarding(traffic.forwarder)
         self._shadower = traffic.shadower
+        traffic.shadower.peer.connect_grpc = GrpcTarget
         self._most = max(1, limits.max_queue)
         self._revision = ("penstock-revision", agent.revision_header[1])
 
@@ -152,7 +154,7 @@ class Inferences:
         # Unless it is for another model, or answered and counted by another server.
         counts = True
         end: _End | None = None
-        copy: CallCopy | None = None
+        copy: Copied | None = None
         try:
             if call.gone:
                 raise Disconnected
@@ -168,8 +170,8 @@ class Inferences:
                 begun = time.perf_counter()
                 answer = await self._upstream.ask(call, payload)
                 end = _end(answer, self._measure(inference, request, answer, begun) if counts else ())
-                if self._shadower.active and counts and not versioned and inference.protocol == "oip":
-                    copy = self._copy(call, request, payload, answer)
+                if self._shadower.active and counts and not versioned:
+                    copy = self._copy(inference, call, request, payload, answer)
         except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - the protocol wants an answer whatever happens
             failure = request.fail(error, gone=call.gone)
             if failure is not None:
@@ -187,12 +189,14 @@ class Inferences:
         if end is not None:
             call.finish(*end)
         if copy is not None:
-            self._shadower.offer(copy)
+            self._shadower.offer(copy, grpc=inference.protocol == "tfserving")
 
-    def _copy(self, call: Call, request: Counted[Measured], payload: bytes, answer: Answer) -> CallCopy | None:
+    def _copy(
+        self, inference: Inference, call: Call, request: Counted[Measured], payload: bytes, answer: Answer
+    ) -> Copied | None:
         if answer.message is None or request.shadow:
             return None
-        return copy_call(self._agent.model.metrics, call, payload, answer.message)
+        return copy_call(self._agent.model.metrics, inference, call, payload, answer.message)
 
     async def _relay(self, route: Route, call: Call, payload: bytes) -> _End | None:
         """Return what the other server makes of it; None if it is to be answered here."""
@@ -258,6 +262,7 @@ class AgentServices:
         self._own[f"/{_OIP}/ModelStreamInfer".encode()] = Method(_refuse_stream)
         self._own.update(dict.fromkeys(COMMANDS, Method(_refuse_command)))
         self._passed = Method(self._pass)
+        self._unknown = Method(_refuse_unknown)
         self._others = SideCalls(self._find)
 
     def take(self, call: Call) -> None:
@@ -282,8 +287,8 @@ class AgentServices:
     def _serves(self, service: str) -> bool | None:
         return self._ready if service in ("", self._agent.model.name) else None
 
-    def _find(self, method: bytes) -> Method | None:
-        return self._own.get(method) or (self._passed if method.startswith(_PASSED) else None)
+    def _find(self, method: bytes) -> Method:
+        return self._own.get(method) or (self._passed if method.startswith(_PASSED) else self._unknown)
 
     async def _pass(self, call: Call) -> None:
         call.finish(*_end(await self._upstream.ask(call, await first_bytes(call))))
@@ -294,7 +299,15 @@ async def _refuse_command(_: Call) -> None:
 
 
 async def _refuse_stream(_: Call) -> None:
-    raise ProtocolError("streams do not pass through an agent", status=501)
+    raise ProtocolError("streams do not pass through an agent; call ModelInfer for each request instead", status=501)
+
+
+async def _refuse_unknown(call: Call) -> None:
+    if call.method.startswith(b"/grpc.reflection."):
+        raise ProtocolError(
+            "an agent does not answer reflection; give your client the .proto files of the server behind it", status=501
+        )
+    raise ProtocolError(f"an agent passes on only unary methods of {', '.join(_SERVICES)}", status=501)
 
 
 def _end(answer: Answer, own: Metadata = ()) -> _End:

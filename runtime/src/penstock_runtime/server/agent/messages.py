@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Container, Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,7 +20,7 @@ from penstock_runtime.server.agent.tfserving import VALUES, Columns, columns_of_
 
 Array = np.ndarray[Any, Any]
 
-# A tensor may say that one element stands for all that its shape has.
+# A tensor may say that one element stands for all that its shape has: for so many at most.
 MAX_ELEMENTS = 2**18
 
 
@@ -133,8 +133,6 @@ def read_tensor_proto(tensor: pb.Tensor) -> Array:
     count = math.prod(shape)
     if not field:
         raise ValueError(f"a tensor of TensorFlow's type {tensor.dtype}, which is not known here")
-    if count > MAX_ELEMENTS:
-        raise ValueError(f"a tensor of {count} elements")
     if datatype == "BYTES":
         return _filled(np.array([raw.decode() for raw in tensor.string_val], np.object_), shape, count)
     dtype = TensorSpec("", datatype, None).dtype
@@ -150,6 +148,8 @@ def read_tensor_proto(tensor: pb.Tensor) -> Array:
 
 def _filled(values: Array, shape: list[int], count: int) -> Array:
     if 0 < len(values) < count:
+        if count > MAX_ELEMENTS:
+            raise ValueError(f"a tensor of {count} elements, most of which it does not say")
         values = np.concatenate((values, np.repeat(values[-1:], count - len(values))))
     return values.reshape(shape)
 
@@ -173,3 +173,11 @@ def read_results(payload: bytes, verb: str) -> Columns:
                                   for row in answer.result.classifications])  # fmt: skip
     rows = [each.value for each in _parse(pb.RegressionResponse, payload).result.regressions]
     return Columns(len(rows), {VALUES: rows})
+
+
+def read_values(payload: bytes, verb: str) -> Mapping[str, Any]:
+    """Return the outputs of a PredictResponse as its messages, of another answer as columns; raises ValueError."""
+    outputs: Mapping[str, Any] = (
+        _parse(pb.PredictResponse, payload).outputs if verb == "predict" else read_results(payload, verb).values
+    )
+    return outputs

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
 
 from penstock_runtime.protocol.answer import Output
 from penstock_runtime.server.agent import tfserving
@@ -11,12 +14,14 @@ from penstock_runtime.server.agent.paths import Inference
 from penstock_runtime.server.compression import UnknownCoding, decompress
 from penstock_runtime.server.forward.http_client import Response
 from penstock_runtime.server.forward.message import MIN_RESPONSE, SHADOW, between, head_of
-from penstock_runtime.server.forward.target import Target
+from penstock_runtime.server.forward.peer import Ends
 from penstock_runtime.server.http import Header
 from penstock_runtime.server.metrics import Metrics
 from penstock_runtime.server.shadow.compare import differing
 from penstock_runtime.server.shadow.setting import Shadowing
 from penstock_runtime.server.shadow.shadower import INLINE_BYTES, read_response
+
+Array = np.ndarray[Any, Any]
 
 _IDENTITY = b"identity"
 
@@ -37,13 +42,11 @@ class Copy:
         """How much memory it keeps."""
         return len(self.body) + len(self.answered.body)
 
-    async def prepare(self) -> None:
-        """Do nothing: the body goes as it came."""
-
-    def head(self, target: Target) -> bytes:
-        """Return the head of the request to `target`."""
+    async def ask(self, ends: Ends, seconds: float) -> Response:
+        """Send it, with the body as it came."""
         headers = [header for header in between(self.headers) if header[0] != b"accept-encoding"]
-        return head_of(self.url, target, [*headers, (SHADOW, b"1")], len(self.body))
+        head = head_of(self.url, ends.http, [*headers, (SHADOW, b"1")], len(self.body))
+        return await ends.http.exchange((head, self.body), seconds)
 
     def takes_long(self, response: Response) -> bool:
         """Return whether comparing its answer with `response` is too much for the event loop."""
@@ -58,16 +61,28 @@ class Copy:
             return differing(read_response(ours), read_response(theirs), setting)
         verb = self.inference.verb
         mine, other = (tfserving.read_columns(each.body, verb).values for each in (ours, theirs))
-        return [name for name, value in mine.items()
-                if name not in other or _differs(name, value, other[name], setting)]  # fmt: skip
+        return differing_values(mine, other, tfserving.array_of, setting)
 
 
-def _differs(name: str, ours: object, theirs: object, setting: Shadowing) -> bool:
+def differing_values(
+    ours: Mapping[str, Any], theirs: Mapping[str, Any], array_of: Callable[[Any], Array], setting: Shadowing
+) -> list[str]:
+    """Return the names of our outputs that are not in `theirs`, or not the same within the tolerances.
+
+    `array_of` returns the tensor that a value is; those of which it raises ValueError must be equal.
+    """
+    return [
+        name for name, value in ours.items()
+        if name not in theirs or _differs(name, value, theirs[name], array_of, setting)
+    ]  # fmt: skip
+
+
+def _differs(name: str, ours: Any, theirs: Any, array_of: Callable[[Any], Array], setting: Shadowing) -> bool:
     if ours == theirs:
         # As most do; what a tolerance cannot be for is told so, too.
         return False
     try:
-        one, other = ({name: Output(tfserving.array_of(value), finite=False)} for value in (ours, theirs))
+        one, other = ({name: Output(array_of(value), finite=False)} for value in (ours, theirs))
     except ValueError:
         # Neither numbers nor texts, or not of one kind.
         return True

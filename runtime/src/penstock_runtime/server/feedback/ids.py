@@ -72,34 +72,44 @@ class Issuer:
 
     def set_cohort(self, cohort: str) -> None:
         """Put `cohort` into the ids from now on."""
-        self._middle = _short_text(self._revision) + _short_text(cohort)
+        self._middle = middle = _short_text(self._revision) + _short_text(cohort)
+        self._small: dict[Prediction, bytes] = {number: middle + end for number, end in enumerate(_ONE_SMALL)}
 
     def issue(self, now: float, rows: int, predictions: Sequence[Prediction]) -> bytes:
         """Return the id of a request with `rows` rows, of which `predictions` holds one each (or none)."""
         head = _HEAD.pack(_VERSION, int(now), self._origin, next(self._counter) & 0xFFFFFFFF)
         raw = head + self._middle + _tail(rows, predictions)
-        key, keyed = self._keyed
-        if key is not self._keys.current:
-            key, keyed = self._keyed = self._key()
-        mac = keyed.copy()
+        mac = self._current_key().copy()
         mac.update(raw)
-        return b2a_base64(raw + mac.digest(), newline=False).translate(_URL_SAFE).rstrip(b"=")
+        return _url_safe(raw + mac.digest())
 
     def issue_each(self, now: float, count: int, predictions: Sequence[Prediction]) -> list[bytes]:
         """Return the ids of `count` requests of one row each, of which `predictions` has one each (or none at all)."""
+        start = _HEAD.pack(_VERSION, int(now), self._origin, 0)[:-4]
+        begun = self._current_key().copy()
+        begun.update(start)
+        counter, raws = self._counter, []
+        for ending in self._endings(count, predictions):
+            rest = (next(counter) & 0xFFFFFFFF).to_bytes(4, "big") + ending
+            mac = begun.copy()
+            mac.update(rest)
+            raws.append(rest + mac.digest())
+        return _url_safe_each(start, raws)
+
+    def _endings(self, count: int, predictions: Sequence[Prediction]) -> list[bytes]:
+        """Return what comes after the counter in each id."""
+        middle, small = self._middle, self._small
+        if predictions and type(predictions[0]) is int:
+            known = [small.get(item) for item in predictions]
+            if None not in known:
+                return known  # type: ignore[return-value]
+        return [middle + _tail(1, predictions[index : index + 1]) for index in range(count)]
+
+    def _current_key(self) -> hashlib.blake2s:
         key, keyed = self._keyed
         if key is not self._keys.current:
             key, keyed = self._keyed = self._key()
-        start = _HEAD.pack(_VERSION, int(now), self._origin, 0)[:-4]
-        begun = keyed.copy()
-        begun.update(start)
-        counter, middle, ids = self._counter, self._middle, []
-        for index in range(count):
-            rest = (next(counter) & 0xFFFFFFFF).to_bytes(4, "big") + middle + _tail(1, predictions[index : index + 1])
-            mac = begun.copy()
-            mac.update(rest)
-            ids.append(b2a_base64(start + rest + mac.digest(), newline=False).translate(_URL_SAFE).rstrip(b"="))
-        return ids
+        return keyed
 
     def _key(self) -> tuple[bytes, hashlib.blake2s]:
         key = self._keys.current
@@ -122,6 +132,23 @@ def read_id(text: str, keys: Keys, model: str) -> PredictionId:
         return _unpack(body)
     except (struct.error, IndexError, UnicodeDecodeError):
         raise ForgedId from None
+
+
+def _url_safe(raw: bytes) -> bytes:
+    return b2a_base64(raw, newline=False).translate(_URL_SAFE).rstrip(b"=")
+
+
+def _url_safe_each(start: bytes, raws: Sequence[bytes]) -> list[bytes]:
+    """Return `start`, whose length 3 divides, with each of `raws` in base64."""
+    sizes = set(map(len, raws))
+    if len(sizes) != 1:
+        return [_url_safe(start + raw) for raw in raws]
+    size = sizes.pop()
+    # All at once: padded, each begins anew as well, and what stands for the padding is left out.
+    padding = -size % 3
+    text = b2a_base64(bytes(padding).join((*raws, b"")), newline=False).translate(_URL_SAFE)
+    head, step = _url_safe(start), (size + padding) // 3 * 4
+    return [head + text[at : at + step - padding] for at in range(0, step * len(raws), step)]
 
 
 def _keyed(key: bytes, person: bytes) -> hashlib.blake2s:

@@ -5,24 +5,24 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from threading import Lock
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from penstock_runtime.protocol.errors import TimedOut
 from penstock_runtime.server.forward.message import (
     FORWARDED,
     GRACE,
-    MIN_RESPONSE,
     SHADOW,
     between,
     hand_back,
     head_of,
     url_of,
 )
-from penstock_runtime.server.forward.setting import Address, Forwarding
+from penstock_runtime.server.forward.peer import Ends, Peer
+from penstock_runtime.server.forward.setting import Forwarding
 from penstock_runtime.server.forward.share import Blocks, Sticky
-from penstock_runtime.server.forward.target import NoAnswer, Target
+from penstock_runtime.server.forward.target import NoAnswer
 from penstock_runtime.server.http import (
     GONE,
     ROUTE,
@@ -39,24 +39,20 @@ from penstock_runtime.server.metrics import Metrics
 from penstock_runtime.server.observing.observed import OBSERVED
 from penstock_runtime.server.observing.trace_context import NAMES
 
-if TYPE_CHECKING:
-    from penstock_runtime.server.grpc.target import GrpcTarget
-
 # Answers that say there is none: too many requests, a proxy that got none, a server that does not serve.
 _NO_ANSWER = frozenset((429, 502, 503))
 _TRACE = frozenset(name.encode() for name in NAMES)
 
 
 class Route(NamedTuple):
-    """A setting at work, and where the requests go that it chooses: `grpc` those over gRPC; None: they stay."""
+    """A setting at work, and where the requests go that it chooses; those over gRPC may have to stay."""
 
     setting: Forwarding
     header: bytes | None
     # By model, so that each has the share of its own requests, whatever these come over.
     blocks: dict[str, Blocks]
     sticky: Sticky
-    target: Target
-    grpc: GrpcTarget | None
+    ends: Ends
     counts: Counter[str]
 
     def note(self, metrics: Metrics, result: str) -> None:
@@ -79,43 +75,25 @@ class Forwarder:
     def __init__(self, max_body_bytes: int, timeout: float) -> None:
         """Bodies have at most `max_body_bytes`, a request `timeout` seconds."""
         self._max_body_bytes = max_body_bytes
+        self.peer = Peer(max_body_bytes)
         self.timeout = timeout
         self._route: Route | None = None
         self._choosing = Lock()
         # Whether a setting is in force; asked for each request.
         self.active = False
-        # How to reach a target over gRPC: set where gRPC is served, since its libraries take memory.
-        self.connect_grpc: Callable[[Address, int], GrpcTarget] | None = None
 
     def apply(self, setting: Forwarding | None) -> None:
         """Put `setting` in force for all requests that begin from now on; None: forward nothing."""
-        before = self._route
         if setting is None:
             self._route = None
+            self.peer.leave()
         else:
-            same = before is not None and before.setting.to == setting.to
-            target = before.target if before is not None and same else Target(setting.to, self._max_response)
             header = None if setting.header is None else setting.header.encode()
             sticky = Sticky(setting.share, setting.salt)
-            grpc = self._grpc_target(setting.to_grpc, before)
+            ends = self.peer.point(setting.to, setting.to_grpc)
             # Seen from two threads, which must not find the dictionary growing.
-            self._route = Route(setting, header, {}, sticky, target, grpc, Counter(seen=0))
+            self._route = Route(setting, header, {}, sticky, ends, Counter(seen=0))
         self.active = self._route is not None
-        if before is not None and (self._route is None or self._route.target is not before.target):
-            before.target.close()
-        if before is not None and before.grpc not in (None, None if self._route is None else self._route.grpc):
-            before.grpc.close()
-
-    @property
-    def _max_response(self) -> int:
-        return max(MIN_RESPONSE, self._max_body_bytes)
-
-    def _grpc_target(self, address: Address | None, before: Route | None) -> GrpcTarget | None:
-        if address is None or self.connect_grpc is None:
-            return None
-        if before is not None and before.grpc is not None and before.setting.to_grpc == address:
-            return before.grpc
-        return self.connect_grpc(address, self._max_response)
 
     def counts(self) -> dict[str, Any]:
         """Return what became of requests since the setting is in force, and the state of the target."""
@@ -127,18 +105,14 @@ class Forwarder:
         return {
             "counts": {name: route.counts[name] for name in names},
             "fallback_reasons": reasons,
-            "target": route.target.describe(),
-            "target_grpc": None if route.grpc is None else route.grpc.describe(),
+            **route.ends.describe(),
         }
 
     def close(self) -> None:
         """Close all connections."""
-        if self._route is not None:
-            self._route.target.abort()
-            if self._route.grpc is not None:
-                self._route.grpc.abort()
-            self._route = None
-            self.active = False
+        self._route = None
+        self.active = False
+        self.peer.abort()
 
     def choose(self, model: str, headers: Sequence[Header], *, grpc: bool = False) -> Route | None:
         """Return where a request to `model` with these headers goes, None if it is answered here; from any thread.
@@ -146,7 +120,7 @@ class Forwarder:
         `grpc`: it came over gRPC, and can only go where that leads.
         """
         route = self._route
-        if route is None or (grpc and route.grpc is None):
+        if route is None or (grpc and route.ends.grpc is None):
             return None
         value: bytes | None = None
         for name, each in headers:
@@ -181,8 +155,8 @@ class Forwarder:
         start = time.perf_counter()
         seconds = max(0.0, self.timeout - (start - scope.get(STARTED, start))) + GRACE
         try:
-            head = head_of(url_of(scope), route.target, [(FORWARDED, b"1"), *_passing(headers)], len(body))
-            response = await route.target.exchange((head, body), seconds)
+            head = head_of(url_of(scope), route.ends.http, [(FORWARDED, b"1"), *_passing(headers)], len(body))
+            response = await route.ends.http.exchange((head, body), seconds)
         except NoAnswer as failure:
             return _fall_back(route, metrics, failure.reason, body, receive)
         except TimeoutError:

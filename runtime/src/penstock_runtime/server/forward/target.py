@@ -32,7 +32,7 @@ MAX_TRIES = 3
 
 
 class NoAnswer(Exception):  # noqa: N818
-    """The target gave no answer. `reason`: unreachable, busy, dropped or garbled."""
+    """The target gave no answer, or none that is of use. `reason`: such as unreachable, busy, dropped or garbled."""
 
     def __init__(self, reason: str) -> None:
         """Keep the reason."""

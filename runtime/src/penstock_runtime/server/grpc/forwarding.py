@@ -29,7 +29,7 @@ class Forwarding:
     def __init__(self, forwarder: Forwarder) -> None:
         """Have it reach targets over gRPC, too."""
         self._forwarder = forwarder
-        forwarder.connect_grpc = GrpcTarget
+        forwarder.peer.connect_grpc = GrpcTarget
 
     @property
     def capacity(self) -> int:
@@ -55,7 +55,7 @@ class Forwarding:
         `metadata` goes along, `metrics` are the model's, `versioned` tells whether the message names a version. Raises
         TimedOut, and CancelledError if the client has gone or the server is to end.
         """
-        assert route.grpc is not None  # noqa: S101 - `choose` saw to it
+        assert route.ends.grpc is not None  # noqa: S101 - `choose` saw to it
         if versioned:
             # It numbers what lies in one revision, and the target has its own.
             payload = _without_version(payload)
@@ -64,7 +64,7 @@ class Forwarding:
         deadline = call.remaining
         try:
             # The target learns the client's deadline if that is nearer.
-            answer = await route.grpc.infer(
+            answer = await route.ends.grpc.infer(
                 call.method.decode(), payload, [(_MARK, "1"), *passing(metadata)], seconds, deadline
             )
         except NoAnswer as failure:

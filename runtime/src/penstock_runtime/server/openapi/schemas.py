@@ -61,6 +61,9 @@ def _told(name: str, setting: dict[str, Part], counted: dict[str, Part], optiona
 _COUNTS: Part = {"type": "object", "additionalProperties": _COUNT}
 _SHAPE = items({"type": "integer", "minimum": 0}, maxItems=MAX_DIMENSIONS)
 _DATATYPE: Part = {"type": "string", "enum": list(ELEMENTS)}
+_TARGETS: dict[str, Part] = {
+    "target": _ref("Target"), "target_grpc": {"oneOf": [{"type": "null"}, _ref("GrpcTarget")]},
+}  # fmt: skip
 _STAGES = ("compute_input", "compute_infer", "compute_output")
 
 SCHEMAS: dict[str, Part] = {
@@ -208,11 +211,13 @@ SCHEMAS: dict[str, Part] = {
         "dependentRequired": {"to": ["share"], "to_grpc": ["to"], "share": ["to"], "by": ["to"]},
     },
     "ShadowRequest": {
-        "description": "What to copy from now on; without 'to': nothing.",
-        **record({"to": _ref("Url"), "fraction": _ref("Share"), "tolerance": _ref("Tolerance"),
-                  "tolerances": _ref("Tolerances"), "generation": _ref("Generation")},
-                 optional=("to", "fraction", "tolerance", "tolerances", "generation")),
-        "dependentRequired": {"to": ["fraction"], "fraction": ["to"], "tolerance": ["to"], "tolerances": ["to"]},
+        "description": "What to copy from now on; without 'to': nothing. 'to_grpc' is for an agent before TensorFlow "
+                       "Serving; a model server copies calls over gRPC to 'to'.",
+        **record({"to": _ref("Url"), "to_grpc": _ref("Endpoint"), "fraction": _ref("Share"),
+                  "tolerance": _ref("Tolerance"), "tolerances": _ref("Tolerances"), "generation": _ref("Generation")},
+                 optional=("to", "to_grpc", "fraction", "tolerance", "tolerances", "generation")),
+        "dependentRequired": {"to": ["fraction"], "to_grpc": ["to"], "fraction": ["to"], "tolerance": ["to"],
+                              "tolerances": ["to"]},
     },
     "LoggingRequest": {
         "description": "The share of inference requests to log from now on; without it: what the command line says.",
@@ -224,15 +229,15 @@ SCHEMAS: dict[str, Part] = {
     "ForwardState": _told(
         "forward", {"to": _ref("Url"), "to_grpc": _ref("Endpoint"), "share": _ref("Share"), "by": _ref("By")},
         {"counts": record(dict.fromkeys(("seen", "forwarded", "fallback", "timeout"), _COUNT)),
-         "fallback_reasons": _COUNTS, "target": _ref("Target"),
-         "target_grpc": {"oneOf": [{"type": "null"}, _ref("GrpcTarget")]}},
+         "fallback_reasons": _COUNTS, **_TARGETS},
         optional=("to_grpc",),
     ),
     "ShadowState": _told(
-        "shadow", {"to": _ref("Url"), "fraction": _ref("Share"), "tolerance": _ref("Tolerance"),
-                   "tolerances": _ref("Tolerances")},
+        "shadow", {"to": _ref("Url"), "to_grpc": _ref("Endpoint"), "fraction": _ref("Share"),
+                   "tolerance": _ref("Tolerance"), "tolerances": _ref("Tolerances")},
         {"counts": record(dict.fromkeys(("seen", *SHADOW_RESULTS, "dropped"), _COUNT)),
-         "disagreements": _COUNTS, "error_reasons": _COUNTS, "waiting": _COUNT, "target": _ref("Target")},
+         "disagreements": _COUNTS, "error_reasons": _COUNTS, "waiting": _COUNT, **_TARGETS},
+        optional=("to_grpc",),
     ),
     "LoggingState": _told("logging", {"access_log": _ref("Share")}, {"access_log": _ref("Share")}),
     "State": {

@@ -8,7 +8,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from penstock_runtime.engine.closeness import Tolerance
-from penstock_runtime.server.forward.setting import Address, check_keys, parse_address, parse_share
+from penstock_runtime.server.forward.setting import (
+    Address,
+    check_keys,
+    parse_address,
+    parse_grpc_address,
+    parse_share,
+)
 from penstock_runtime.server.settings import SettingsError
 
 USUAL = Tolerance()
@@ -18,19 +24,22 @@ USUAL = Tolerance()
 class Shadowing:
     """Copies of a `fraction` (0 to 1) of answered requests go to `to`.
 
-    `tolerance` is for floating-point outputs, `tolerances` for those named, whatever numbers they are; all
-    others must be equal.
+    `to_grpc`: where the same server takes the calls that have no form over HTTP (an agent's, before TensorFlow
+    Serving); None: they are not copied, and are not among those that the fraction is of. `tolerance` is for
+    floating-point outputs, `tolerances` for those named, whatever numbers they are; all others must be equal.
     """
 
     to: Address
     fraction: float
     tolerance: Tolerance = USUAL
     tolerances: Mapping[str, Tolerance] = field(default_factory=dict)
+    to_grpc: Address | None = None
 
     def describe(self) -> dict[str, Any]:
         """Return it as JSON has it."""
         return {
             "to": str(self.to),
+            **({} if self.to_grpc is None else {"to_grpc": self.to_grpc.endpoint}),
             "fraction": self.fraction,
             "tolerance": self.tolerance._asdict(),
             "tolerances": {name: each._asdict() for name, each in self.tolerances.items()},
@@ -48,7 +57,7 @@ def parse_shadowing(spec: Mapping[str, Any]) -> Shadowing | None:
     """Return what `spec` says; None if it is empty: copy nothing. Raises SettingsError."""
     if not spec:
         return None
-    check_keys(spec, ("to", "fraction", "tolerance", "tolerances"), "the setting")
+    check_keys(spec, ("to", "to_grpc", "fraction", "tolerance", "tolerances"), "the setting")
     named = spec.get("tolerances", {})
     if not isinstance(named, Mapping):
         raise SettingsError("'tolerances' must be an object with a tolerance by the name of an output")
@@ -57,6 +66,7 @@ def parse_shadowing(spec: Mapping[str, Any]) -> Shadowing | None:
         parse_share(spec.get("fraction"), "fraction"),
         _parse_tolerance(spec.get("tolerance", {}), "'tolerance'"),
         {name: _parse_tolerance(each, f"'tolerances' of '{name[:80]}'") for name, each in named.items()},
+        parse_grpc_address(spec["to_grpc"], "to_grpc") if "to_grpc" in spec else None,
     )
 
 

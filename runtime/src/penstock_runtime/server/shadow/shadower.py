@@ -20,9 +20,10 @@ from penstock_runtime.protocol.fit import InferRequest
 from penstock_runtime.protocol.request import encode_request
 from penstock_runtime.protocol.schema import TensorSpec
 from penstock_runtime.server.forward.http_client import Response
-from penstock_runtime.server.forward.message import GRACE, MIN_RESPONSE, SHADOW, between, head_of
+from penstock_runtime.server.forward.message import GRACE, SHADOW, between, head_of
+from penstock_runtime.server.forward.peer import Ends, Peer
 from penstock_runtime.server.forward.share import Blocks
-from penstock_runtime.server.forward.target import NoAnswer, Target
+from penstock_runtime.server.forward.target import NoAnswer
 from penstock_runtime.server.http import LENGTH_HEADER, Header
 from penstock_runtime.server.metrics import SHADOW_RESULTS, Metrics
 from penstock_runtime.server.shadow.compare import differing, read_answer
@@ -53,19 +54,17 @@ class Copied(Protocol):
     """A request that has been answered, to be sent on and compared. `metrics` are its model's."""
 
     metrics: Metrics
-    body: bytes
 
     @property
     def bytes_held(self) -> int:
         """How much memory it keeps."""
         ...
 
-    async def prepare(self) -> None:
-        """Have the body ready to be sent."""
-        ...
+    async def ask(self, ends: Ends, seconds: float) -> Response:
+        """Send it and return the answer; raises NoAnswer, or TimeoutError `seconds` after the start.
 
-    def head(self, target: Target) -> bytes:
-        """Return the head of the request to `target`."""
+        Over gRPC the message of an OK is the body of a 200. Raises ValueError or ProtocolError if it is no request.
+        """
         ...
 
     def takes_long(self, response: Response) -> bool:
@@ -82,7 +81,7 @@ class Copy:
     """A request as it was run, and the outputs it was answered with.
 
     `metrics` are its model's, `url` is path and query as they came; the body is decompressed. If it did not come over
-    HTTP there is none before `prepare`, but its tensors `inputs`, and the outputs `asked` for.
+    HTTP there is none before it is sent, but its tensors `inputs`, and the outputs `asked` for.
     """
 
     metrics: Metrics
@@ -93,13 +92,6 @@ class Copy:
     outputs: dict[str, Array] = field(default_factory=dict)
     inputs: Sequence[tuple[TensorSpec, Array]] = ()
     asked: Sequence[TensorSpec] = ()
-
-    async def prepare(self) -> None:
-        """Make the body of the tensors if there is none yet."""
-        if self.asked and self.bytes_held <= INLINE_BYTES:
-            self._write()
-        elif self.asked:
-            await asyncio.to_thread(self._write)
 
     def _write(self) -> None:
         self.body, self.header_length = encode_request(self.inputs, self.asked, binary=True)
@@ -115,13 +107,18 @@ class Copy:
         arrays = (*self.outputs.values(), *(array for _, array in self.inputs))
         return len(self.body) + sum(array.nbytes for array in arrays)
 
-    def head(self, target: Target) -> bytes:
-        """Return the head of the request to `target`."""
+    async def ask(self, ends: Ends, seconds: float) -> Response:
+        """Send it, with a body made of the tensors if there is none yet."""
+        if self.asked and self.bytes_held <= INLINE_BYTES:
+            self._write()
+        elif self.asked:
+            await asyncio.to_thread(self._write)
         headers: list[Header] = [h for h in between(self.headers) if h[0] not in NOT_COPIED]
         headers.append((SHADOW, b"1"))
         if self.header_length is not None:
             headers.append((LENGTH_HEADER, b"%d" % self.header_length))
-        return head_of(self.url, target, headers, len(self.body))
+        head = head_of(self.url, ends.http, headers, len(self.body))
+        return await ends.http.exchange((head, self.body), seconds)
 
     def takes_long(self, response: Response) -> bool:
         """Return whether comparing its answer with `response` is too much for the event loop."""
@@ -139,7 +136,7 @@ class Active(NamedTuple):
     setting: Shadowing
     # By model, so that each has the fraction of its own requests.
     blocks: dict[str, Blocks]
-    target: Target
+    ends: Ends
     counts: Counter[str]
     disagreements: Counter[str]
     reasons: Counter[str]
@@ -150,7 +147,7 @@ class Shadower:
 
     def __init__(self, max_body_bytes: int, timeout: float) -> None:
         """Answers have at most `max_body_bytes`, if that is much; a copy has `timeout` seconds."""
-        self._max_response = max(MIN_RESPONSE, max_body_bytes)
+        self.peer = Peer(max_body_bytes, CONCURRENT)
         self._seconds = timeout + GRACE
         self._active: Active | None = None
         self._choosing = Lock()
@@ -170,19 +167,14 @@ class Shadower:
 
     def apply(self, setting: Shadowing | None) -> None:
         """Put `setting` in force; copies that wait are dropped, uncounted."""
-        before = self._active
         self._waiting.clear()
         self._waiting_bytes = 0
         if setting is None:
             self._active = None
+            self.peer.leave()
         else:
-            same = before is not None and before.setting.to == setting.to
-            target = (
-                before.target if before is not None and same else Target(setting.to, self._max_response, CONCURRENT)
-            )
-            self._active = Active(setting, {}, target, Counter(seen=0), Counter(), Counter())
-        if before is not None and (self._active is None or self._active.target is not before.target):
-            before.target.close()
+            ends = self.peer.point(setting.to, setting.to_grpc)
+            self._active = Active(setting, {}, ends, Counter(seen=0), Counter(), Counter())
 
     def counts(self) -> dict[str, Any]:
         """Return what became of copies since the setting is in force, and the state of the target."""
@@ -194,30 +186,32 @@ class Shadower:
             "disagreements": dict(active.disagreements),
             "error_reasons": dict(active.reasons),
             "waiting": len(self._waiting),
-            "target": active.target.describe(),
+            **active.ends.describe(),
         }
 
     def close(self) -> None:
         """End what is under way, and close all connections."""
         for worker in self._workers:
             worker.cancel()
-        if self._active is not None:
-            self._active.target.abort()
-            self._active = None
+        self._active = None
+        self.peer.abort()
 
-    def offer(self, copy: Copied) -> None:
-        """Take an answered request if it is of the fraction; it is dropped where too many wait."""
-        active = self.choose(copy.metrics.model)
+    def offer(self, copy: Copied, *, grpc: bool = False) -> None:
+        """Take an answered request if it is of the fraction; it is dropped where too many wait.
+
+        `grpc`: it can only go where calls over gRPC do; where there is none, it is not among those that may be taken.
+        """
+        active = self.choose(copy.metrics.model, grpc=grpc)
         if active is not None:
             self.accept(active, copy)
 
-    def choose(self, model: str) -> Active | None:
+    def choose(self, model: str, *, grpc: bool = False) -> Active | None:
         """Return what a copy of an answered request to `model` is `accept`ed for, None if it is not to be copied.
 
-        To be asked once for each; from any thread.
+        To be asked once for each; from any thread. `grpc`: as `offer` has it.
         """
         active = self._active
-        if active is None:
+        if active is None or (grpc and active.ends.grpc is None):
             return None
         with self._choosing:
             active.counts["seen"] += 1
@@ -255,8 +249,7 @@ class Shadower:
 
     async def _compare(self, active: Active, copy: Copied) -> str:
         try:
-            await copy.prepare()
-            response = await active.target.exchange((copy.head(active.target), copy.body), self._seconds)
+            response = await copy.ask(active.ends, self._seconds)
         except NoAnswer as failure:
             return _error(active, failure.reason)
         except TimeoutError:
