@@ -10,7 +10,7 @@ import pytest
 
 from penstock_runtime.log import FIELDS
 from penstock_runtime.server.observing.access_log import MAX_LINES_A_SECOND, AccessLog
-from penstock_runtime.server.observing.observed import Observed
+from penstock_runtime.server.observing.observed import ObservedRequest
 from penstock_runtime.server.settings import SettingsError
 from tests.unit.runtime.conftest import Start
 from tests.unit.runtime.process import SETOSA, ServerThread, call, iris_request, tensor
@@ -36,8 +36,9 @@ def test_a_line_tells_of_a_request_and_nothing_of_its_content(start_server: Star
     assert line.pop("queue_seconds") >= 0
     assert line.pop("time")
     assert line == {
-        "level": "info", "msg": "request", "method": "POST", "path": "/v2/models/m/infer", "status": 200,
-        "bytes_in": len(body), "bytes_out": len(reply.body), "revision": "r7", "id": "order-17", "trace_id": TRACE,
+        "level": "info", "msg": "request", "protocol": "http", "method": "POST", "path": "/v2/models/m/infer",
+        "status": 200, "bytes_in": len(body), "bytes_out": len(reply.body), "revision": "r7", "id": "order-17",
+        "trace_id": TRACE,
     }  # fmt: skip
 
 
@@ -64,8 +65,8 @@ def test_failures_are_told_whatever_the_share(start_server: Start) -> None:
     assert (line["status"], line["level"], line["id"]) == (500, "error", "odd")
 
 
-def seen(status: int) -> Observed:
-    return Observed(time.perf_counter(), "POST", "/v2/models/m/infer", status=status)
+def seen(status: int) -> ObservedRequest:
+    return ObservedRequest("POST", "/v2/models/m/infer", status, started=time.perf_counter())
 
 
 def lines_of(caplog: pytest.LogCaptureFixture) -> list[dict[str, object]]:
@@ -127,8 +128,8 @@ def test_the_share_can_be_changed_while_it_serves(start_server: Start) -> None:
 def test_without_a_share_failures_are_not_told_either(caplog: pytest.LogCaptureFixture) -> None:
     log = AccessLog(0.0)
     with caplog.at_level(logging.INFO):
-        log.tell(Observed(0.0, "POST", "/v2/models/m/infer", status=500))
+        log.tell(ObservedRequest("POST", "/v2/models/m/infer", 500, started=0.0))
         assert caplog.messages == []
         log.share = 1e-9
-        log.tell(Observed(0.0, "POST", "/v2/models/m/infer", status=500))
+        log.tell(ObservedRequest("POST", "/v2/models/m/infer", 500, started=0.0))
         assert caplog.messages == ["request"]

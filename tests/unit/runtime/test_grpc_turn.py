@@ -130,8 +130,11 @@ def test_they_leave_no_trace_in_the_capacity(start_server: Start, monkeypatch: p
     wait_until(lambda: listener.in_flight == 0)
 
 
-def test_nothing_is_left_to_the_garbage_collector(start_server: Start, monkeypatch: pytest.MonkeyPatch) -> None:
-    server = start_server("iris", "--model-control", "explicit").ready()
+@pytest.mark.parametrize("share", ["0", "1e-9"])
+def test_nothing_is_left_to_the_garbage_collector(
+    start_server: Start, monkeypatch: pytest.MonkeyPatch, share: str
+) -> None:
+    server = start_server("iris", "--model-control", "explicit", "--access-log", share).ready()
     model = server._process._repository.models["m"]
     assert model.current is not None
     retired = weakref.ref(model.current)
@@ -139,7 +142,7 @@ def test_nothing_is_left_to_the_garbage_collector(start_server: Start, monkeypat
     gc.disable()
     try:
         assert len(at_once(server, monkeypatch, [iris_raw(SETOSA)] * 20)) == 20
-        wait_until(lambda: not any(type(each) is Inference for each in gc.get_objects()))
+        wait_until(lambda: not any(isinstance(each, Inference) for each in gc.get_objects()))
         assert server.command("models/m/load", {}).status == 200
         wait_until(lambda: retired() is None)
     finally:

@@ -145,6 +145,7 @@ class Metrics:
 
     def exemplars(self) -> Iterator[tuple[str, str]]:
         """Yield the series of buckets with an exemplar, and that."""
+        self.settle()
         return self.request_seconds.exemplars("penstock_request_duration_seconds", self._labels)
 
     def lines(self) -> Iterator[str]:

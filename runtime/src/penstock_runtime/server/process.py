@@ -121,12 +121,14 @@ class Process:
         from penstock_runtime.server.grpc.forwarding import Forwarding
         from penstock_runtime.server.grpc.inference import Inferences
         from penstock_runtime.server.grpc.listener import GrpcListener
+        from penstock_runtime.server.grpc.observing import observe
         from penstock_runtime.server.grpc.services import Services
         from penstock_runtime.server.grpc.shadowing import Shadowing
 
         inferences = Inferences(
             self._repository, Forwarding(self._traffic.forwarder), Shadowing(self._traffic.shadower)
         )
+        observe(inferences, self._observing)
         return GrpcListener(Services(inferences), settings, settings.grpc_port, self._security)
 
     def _health_changed(self) -> None:

@@ -22,7 +22,7 @@ from penstock_runtime.server.forward.message import MIN_RESPONSE
 from penstock_runtime.server.forward.relay import Route
 from penstock_runtime.server.forward.setting import Address
 from penstock_runtime.server.grpc.client import Answer, Client, Metadata
-from penstock_runtime.server.grpc.codes import OK, Status, status_of
+from penstock_runtime.server.grpc.codes import OK, Status, status, status_of
 from penstock_runtime.server.grpc.core import Call
 from penstock_runtime.server.grpc.forwarding import Forwarding
 from penstock_runtime.server.grpc.health import Health
@@ -204,7 +204,8 @@ class Inferences:
         self.handed_on.add(call)
         self.under_way.discard(call)
         try:
-            answer = await self._forwarding.relay(route, self._agent.model.metrics, call, payload, versioned=False)
+            metrics = self._agent.model.metrics
+            answer = await self._forwarding.relay(route, metrics, call, call.metadata, payload, versioned=False)
         except TimedOut as error:
             # Nobody's answer, so nobody's failure.
             return _End(status=status_of(error))
@@ -213,7 +214,7 @@ class Inferences:
                 return _End()
             raise
         if answer is not None:
-            return _End(answer.message, _status(answer), answer.initial, answer.trailing)
+            return _End(answer.message, status(answer.code, answer.details), answer.initial, answer.trailing)
         self.under_way.add(call)
         self.handed_on.discard(call)
         return None
@@ -271,6 +272,10 @@ class AgentServices:
         else:
             self._others.take(call)
 
+    def refuse(self, call: Call, error: ProtocolError) -> None:
+        """Answer a call that nobody may make."""
+        call.finish(status=status_of(error))
+
     def abandon(self) -> None:
         """End all calls but inferences; on the event loop."""
         self._others.abandon()
@@ -305,13 +310,10 @@ async def _refuse_unknown(call: Call) -> None:
     raise ProtocolError(f"an agent passes on only unary methods of {', '.join(_SERVICES)}", status=501)
 
 
-def _status(answer: Answer) -> Status:
-    number: int = answer.code.value[0]
-    return Status(number, answer.details.encode("utf-8", "replace"))
-
-
 def _end(answer: Answer, own: Metadata = ()) -> _End:
-    return _End(answer.message, _status(answer), (*_back(answer.initial), *own), _back(answer.trailing))
+    return _End(
+        answer.message, status(answer.code, answer.details), (*_back(answer.initial), *own), _back(answer.trailing)
+    )
 
 
 def _back(metadata: Metadata) -> Metadata:

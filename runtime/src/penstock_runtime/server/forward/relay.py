@@ -36,9 +36,12 @@ from penstock_runtime.server.http import (
     read_body,
 )
 from penstock_runtime.server.metrics import Metrics
+from penstock_runtime.server.observing.observed import OBSERVED
+from penstock_runtime.server.observing.trace_context import NAMES
 
 # Answers that say there is none: too many requests, a proxy that got none, a server that does not serve.
 _NO_ANSWER = frozenset((429, 502, 503))
+_TRACE = frozenset(name.encode() for name in NAMES)
 
 
 class Route(NamedTuple):
@@ -152,7 +155,7 @@ class Forwarder:
         start = time.perf_counter()
         seconds = max(0.0, self.timeout - (start - scope.get(STARTED, start))) + GRACE
         try:
-            head = head_of(url_of(scope), route.ends.http, [(FORWARDED, b"1"), *between(headers)], len(body))
+            head = head_of(url_of(scope), route.ends.http, [(FORWARDED, b"1"), *_passing(headers)], len(body))
             response = await route.ends.http.exchange((head, body), seconds)
         except NoAnswer as failure:
             return _fall_back(route, metrics, failure.reason, body, receive)
@@ -172,6 +175,17 @@ class Forwarder:
         metrics.forward_seconds.observe(time.perf_counter() - start)
         await hand_back(send, response, extra)
         return None
+
+
+def _passing(headers: Sequence[Header]) -> list[Header]:
+    """Return what goes along: the trace by this request's span, if it has one."""
+    seen = OBSERVED.get()
+    own = {} if seen is None else seen.onward()
+    passing = between(headers)
+    if not own:
+        return passing
+    passing = [header for header in passing if header[0] not in _TRACE]
+    return passing + [(name.encode(), value.encode()) for name, value in own.items()]
 
 
 def _fall_back(route: Route, metrics: Metrics, reason: str, body: bytes, receive: Receive) -> Receive:

@@ -18,6 +18,12 @@ _CODES = {
     503: StatusCode.UNAVAILABLE,
     504: StatusCode.DEADLINE_EXCEEDED,
 }
+_BY_NUMBER: dict[int, StatusCode] = {code.value[0]: code for code in StatusCode}
+# Where the server is to blame; the others tell of the client (OpenTelemetry's conventions for RPC).
+FAILURES = frozenset((
+    StatusCode.UNKNOWN, StatusCode.DEADLINE_EXCEEDED, StatusCode.UNIMPLEMENTED, StatusCode.INTERNAL,
+    StatusCode.UNAVAILABLE, StatusCode.DATA_LOSS,
+))  # fmt: skip
 # Details travel as a header, of which clients take 8 KiB in all; a character may take 12 bytes there.
 _MAX_DETAILS = 500
 
@@ -27,6 +33,11 @@ class Status(NamedTuple):
 
     code: int
     details: bytes
+
+    @property
+    def kind(self) -> StatusCode:
+        """The code."""
+        return _BY_NUMBER[self.code]
 
 
 OK = Status(0, b"")
@@ -38,7 +49,11 @@ def code_of(error: ProtocolError) -> StatusCode:
     return _CODES.get(error.status, fallback)
 
 
+def status(code: StatusCode, details: str = "") -> Status:
+    """Return the status with that code."""
+    return Status(code.value[0], details.encode("utf-8", "replace"))
+
+
 def status_of(error: ProtocolError) -> Status:
     """Return the status for `error`."""
-    number: int = code_of(error).value[0]
-    return Status(number, shorten(error.message, _MAX_DETAILS).encode("utf-8", "replace"))
+    return status(code_of(error), shorten(error.message, _MAX_DETAILS))

@@ -84,6 +84,8 @@ class Call:
         """Have `then` called, in the server's thread, with the next message: None if there is none to come."""
 
         def received(done: Any) -> None:
+            # The core has ended the call itself, since the client has gone, or its message is too large.
+            self.gone = self.gone or not done.success
             then(done.batch_operations[0].message())
 
         self._call.start_server_batch((core.ReceiveMessageOperation(0),), received)

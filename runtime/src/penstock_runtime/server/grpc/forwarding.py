@@ -12,10 +12,9 @@ from penstock_runtime.server.forward.message import FORWARDED, GRACE
 from penstock_runtime.server.forward.relay import Forwarder, Route
 from penstock_runtime.server.forward.target import NoAnswer
 from penstock_runtime.server.grpc.client import MAX_CALLS, Answer
-from penstock_runtime.server.grpc.core import Call
-from penstock_runtime.server.grpc.metadata import passing
+from penstock_runtime.server.grpc.core import Call, Metadata
+from penstock_runtime.server.grpc.metadata import as_headers, passing
 from penstock_runtime.server.grpc.target import GrpcTarget
-from penstock_runtime.server.http import Header
 from penstock_runtime.server.metrics import Metrics
 
 if TYPE_CHECKING:
@@ -46,16 +45,15 @@ class Forwarding:
 
     def route(self, model: str, call: Call) -> Route | None:
         """Return where a call that may go to another revision's `model` goes; None: it stays. From any thread."""
-        headers: list[Header] = [
-            (name.encode(), value if isinstance(value, bytes) else value.encode()) for name, value in call.metadata
-        ]
-        return self._forwarder.choose(model, headers, grpc=True)
+        return self._forwarder.choose(model, as_headers(call.metadata), grpc=True)
 
-    async def relay(self, route: Route, metrics: Metrics, call: Call, payload: bytes, versioned: bool) -> Answer | None:
+    async def relay(
+        self, route: Route, metrics: Metrics, call: Call, metadata: Metadata, payload: bytes, versioned: bool
+    ) -> Answer | None:
         """Return the target's answer to `call`, whose message is `payload`; None if it is to be answered here.
 
-        `metrics` are the model's, `versioned` tells whether the message names a version. Raises TimedOut, and
-        CancelledError if the client has gone or the server is to end.
+        `metadata` goes along, `metrics` are the model's, `versioned` tells whether the message names a version. Raises
+        TimedOut, and CancelledError if the client has gone or the server is to end.
         """
         assert route.ends.grpc is not None  # noqa: S101 - `choose` saw to it
         if versioned:
@@ -67,7 +65,7 @@ class Forwarding:
         try:
             # The target learns the client's deadline if that is nearer.
             answer = await route.ends.grpc.infer(
-                call.method.decode(), payload, [(_MARK, "1"), *passing(call.metadata)], seconds, deadline
+                call.method.decode(), payload, [(_MARK, "1"), *passing(metadata)], seconds, deadline
             )
         except NoAnswer as failure:
             route.note_fallback(metrics, failure.reason)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Protocol
 
-from penstock_runtime.server.grpc.codes import status_of
+from penstock_runtime.protocol.errors import ProtocolError
 from penstock_runtime.server.grpc.core import Call
 from penstock_runtime.server.security.guard import refusal
 from penstock_runtime.server.security.tokens import Tokens
@@ -18,20 +19,28 @@ _OPEN = frozenset((
 ))  # fmt: skip
 
 
-def guard(take: Callable[[Call], None], tokens: Tokens | None) -> Callable[[Call], None]:
-    """Return what takes calls for `take`: all, or with `tokens` those that have one, and probes.
+class Guarded(Protocol):
+    """What takes calls, and answers those that nobody may make."""
+
+    def take(self, call: Call) -> None: ...
+
+    def refuse(self, call: Call, error: ProtocolError) -> None: ...
+
+
+def guard(services: Guarded, tokens: Tokens | None) -> Callable[[Call], None]:
+    """Return what takes calls for `services`: all, or with `tokens` those that have one, and probes.
 
     What is refused is counted nowhere, as over HTTP.
     """
     if tokens is None:
-        return take
+        return services.take
 
     def take_allowed(call: Call) -> None:
         refused = None if call.method in _OPEN else refusal(tokens, _authorization(call))
         if refused is None:
-            take(call)
+            services.take(call)
         else:
-            call.finish(status=status_of(refused))
+            services.refuse(call, refused)
 
     return take_allowed
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import NamedTuple
 from weakref import WeakKeyDictionary
@@ -19,7 +19,7 @@ from penstock_runtime.protocol.grpc import inference_pb2 as pb
 from penstock_runtime.protocol.grpc.codec import MessageDecoder, encode, parse
 from penstock_runtime.server.feedback.ids import Prediction
 from penstock_runtime.server.forward.relay import Route
-from penstock_runtime.server.grpc.codes import Status, status_of
+from penstock_runtime.server.grpc.codes import OK, Status, status, status_of
 from penstock_runtime.server.grpc.core import Call, Metadata
 from penstock_runtime.server.grpc.forwarding import Forwarding
 from penstock_runtime.server.grpc.metadata import is_copy
@@ -47,6 +47,8 @@ class Inferences:
         # Those that are answered here, or it is not known yet, and those that another server answers.
         self.under_way: set[Inference] = set()
         self.handed_on: set[Inference] = set()
+        # What a call becomes; from the event loop it may be exchanged for another class at any time.
+        self.kind: Callable[[Inferences, Call, Model | None], Inference] = Inference
         self._known: WeakKeyDictionary[Serving, _Known] = WeakKeyDictionary()
 
     @property
@@ -57,12 +59,16 @@ class Inferences:
     def take(self, call: Call) -> None:
         """Answer `call`, or refuse it unread if too many are under way."""
         models = list(self.repository.models.values())
-        inference = Inference(self, call, models[0] if len(models) == 1 else None)
+        inference = self.kind(self, call, models[0] if len(models) == 1 else None)
         self.under_way.add(inference)
         if len(self.under_way) > self._capacity(models) + self.forwarding.capacity:
             inference.fail(Overloaded())
         else:
             call.receive(inference.answer)
+
+    def refuse(self, call: Call, error: ProtocolError) -> None:
+        """Answer a call that nobody may make, which is counted nowhere."""
+        self.kind(self, call, None).fail(error)
 
     def known(self, serving: Serving, call: Call) -> _Known:
         """Return what is kept for a model. `call` is one of those for it."""
@@ -101,7 +107,7 @@ class Inferences:
 class Inference:
     """One call. All but `_run` and `_relay` happens in the server's thread, and what is left to do after `_relay`."""
 
-    __slots__ = ("_asked", "_inferences", "_job", "_model", "_serving", "_shadow", "call", "received")
+    __slots__ = ("_asked", "_count", "_inferences", "_job", "_model", "_serving", "_shadow", "call", "received")
     # While it waits for the end of its turn.
     _asked: _Asked
     _job: Job
@@ -112,6 +118,7 @@ class Inference:
         self.received = False
         # A copy of another server's request: counted apart from users' requests, and answered raw, to be compared.
         self._shadow = is_copy(call.metadata)
+        self._count: Callable[[Serving, Answered], None] = _count_copy if self._shadow else count_answer
         self._inferences = inferences
         self._model = model
         self._serving: Serving | None = None
@@ -124,7 +131,7 @@ class Inference:
             return
         begun = time.perf_counter()
         try:
-            message = parse(payload)
+            message = self._parse(payload)
             self._model = None
             model = self._model = self._inferences.repository.known(message.model_name)
             forwarding = self._inferences.forwarding
@@ -139,17 +146,20 @@ class Inference:
         except Exception as error:  # noqa: BLE001 - the protocol wants an answer whatever happens
             self.fail(error)
 
+    _parse = staticmethod(parse)
+
     async def _relay(self, route: Route, model: Model, message: pb.ModelInferRequest, payload: bytes) -> None:
         if self.call.gone:
             self._leave()
             return
         forwarding = self._inferences.forwarding
         try:
-            answer = await forwarding.relay(route, model.metrics, self.call, payload, bool(message.model_version))
+            answer = await forwarding.relay(
+                route, model.metrics, self.call, self._passing(), payload, bool(message.model_version)
+            )
         except TimedOut as error:
             # Nobody's answer, so nobody's failure.
-            self._end()
-            self.call.finish(status=status_of(error))
+            self._end(status=status_of(error))
         except asyncio.CancelledError:
             if self.call.gone:
                 self._end()
@@ -159,13 +169,15 @@ class Inference:
             self.fail(error)
         else:
             if answer is not None:
-                self._end()
-                status = Status(answer.code.value[0], answer.details.encode("utf-8", "replace"))
-                self.call.finish(answer.message, status, answer.initial, answer.trailing)
+                self._end(answer.message, status(answer.code, answer.details), answer.initial, answer.trailing)
                 return
             self._inferences.under_way.add(self)
             self._inferences.handed_on.discard(self)
             self._answer_here(model, message, time.perf_counter(), in_turn=False)
+
+    def _passing(self) -> Metadata:
+        """Return what goes along to another server."""
+        return self.call.metadata
 
     def _answer_here(self, model: Model, message: pb.ModelInferRequest, begun: float, *, in_turn: bool) -> None:
         """Answer the message, now or later. `in_turn`: this is the server's thread, and it can be in its turn."""
@@ -258,11 +270,10 @@ class Inference:
         now = time.perf_counter()
         # Without the outputs, which would stay in memory until it is counted.
         timed = Ran([], ran.queued, ran.ran, ran.rows)
-        answered = _Answered(request.rows, timed, here, predictions, now - self.call.began, decoding, now - begun)
+        answered = Answered(request.rows, timed, here, predictions, now - self.call.began, decoding, now - begun)
         # Before the answer goes out: who has it must find it counted.
-        serving.metrics.post(partial(_count_copy if self._shadow else _count_answer, serving, answered))
-        self._end()
-        self.call.finish(answer, metadata=(_revision(serving), ("penstock-prediction-id", issued)))
+        serving.metrics.post(partial(self._count, serving, answered))
+        self._end(answer, metadata=(_revision(serving), ("penstock-prediction-id", issued)))
         self._inferences.shadowing.offer(self.call, serving, request, ran)
 
     def fail(self, error: Exception) -> None:
@@ -273,25 +284,32 @@ class Inference:
             error = ProtocolError("internal error", status=500)
         self._count_failure(outcome_of(error.status))
         metadata: Metadata = () if self._serving is None else (_revision(self._serving),)
-        self.call.finish(status=status_of(error), metadata=metadata)
+        self._end(status=status_of(error), metadata=metadata)
 
     def _leave(self) -> None:
         """Note that the client has gone, or sends nothing."""
         self._count_failure("timeout" if self.call.late else "client_error")
-        self.call.finish(status=status_of(NO_MESSAGE))
+        self._end(status=status_of(NO_MESSAGE))
 
     def _count_failure(self, outcome: str) -> None:
-        self._end()
         if self._model is not None:
             seconds = time.perf_counter() - self.call.began
             count = _count_failed_copy if self._shadow else _count_failure
             self._model.metrics.post(partial(count, self._model, self._serving, outcome, seconds))
 
-    def _end(self) -> None:
+    def _end(
+        self,
+        message: bytes | None = None,
+        status: Status = OK,
+        metadata: Metadata = (),
+        trailing: Metadata | None = None,
+    ) -> None:
+        """Be under way no more, and answer whoever waits; see Call.finish."""
         self._inferences.under_way.discard(self)
         self._inferences.handed_on.discard(self)
         if self._serving is not None:
             self._serving.calls.discard(self)
+        self.call.finish(message, status, metadata, trailing)
 
 
 class _Known(NamedTuple):
@@ -311,7 +329,7 @@ class _Asked(NamedTuple):
     turn: Turn
 
 
-class _Answered(NamedTuple):
+class Answered(NamedTuple):
     """What is counted of an answered call: `here` tells where the model ran; the last three are seconds."""
 
     rows: int
@@ -340,13 +358,14 @@ def _count_failed_copy(model: Model, _serving: Serving | None, outcome: str, _se
     model.metrics.shadow_requests[outcome] += 1
 
 
-def _count_copy(serving: Serving, answered: _Answered) -> None:
+def _count_copy(serving: Serving, answered: Answered) -> None:
     serving.metrics.shadow_requests["ok"] += 1
     if answered.here:
         serving.executor.on_run(answered.ran.rows, answered.ran.ran)
 
 
-def _count_answer(serving: Serving, answered: _Answered) -> None:
+def count_answer(serving: Serving, answered: Answered) -> None:
+    """Count an answered call."""
     rows, ran, here, predictions, total, decoding, encoding = answered
     serving.metrics.requests["ok"] += 1
     serving.metrics.request_seconds.observe(total)

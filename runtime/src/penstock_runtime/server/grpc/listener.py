@@ -7,8 +7,8 @@ import time
 from collections.abc import Callable
 from typing import Protocol
 
-from penstock_runtime.server.grpc.core import Call, Server
-from penstock_runtime.server.grpc.guard import guard
+from penstock_runtime.server.grpc.core import Server
+from penstock_runtime.server.grpc.guard import Guarded, guard
 from penstock_runtime.server.grpc.health import Health
 from penstock_runtime.server.http import BODY_SECONDS
 from penstock_runtime.server.security.security import Security
@@ -39,7 +39,7 @@ class Inferring(Protocol):
     def abandon(self) -> None: ...
 
 
-class Answering(Protocol):
+class Answering(Guarded, Protocol):
     """What answers all calls."""
 
     @property
@@ -47,8 +47,6 @@ class Answering(Protocol):
 
     @property
     def health(self) -> Health: ...
-
-    def take(self, call: Call) -> None: ...
 
     def abandon(self) -> None: ...
 
@@ -79,7 +77,7 @@ class GrpcListener:
             raise ListenError(f"cannot listen on {address} port {port} for gRPC")
         self._services = services
         self._inferences = services.inferences
-        self._take = guard(services.take, security.tokens)
+        self._take = guard(services, security.tokens)
 
     def start(self) -> None:
         """Accept connections; what cannot be answered at once goes to the event loop that runs now."""

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 from penstock_runtime.server.forward.message import SHADOW
 from penstock_runtime.server.grpc.core import Metadata
+from penstock_runtime.server.http import Header
 
 _SHADOW = SHADOW.decode()
 
@@ -28,6 +29,11 @@ def passing(metadata: Iterable[tuple[str, str | bytes]]) -> Metadata:
 def is_legal(name: str, value: str | bytes) -> bool:
     """Return whether it may be sent: keys of [a-z0-9._-], text of printable ASCII."""
     return _KEY.fullmatch(name) is not None and (isinstance(value, bytes) or _TEXT.fullmatch(value) is not None)
+
+
+def as_headers(metadata: Iterable[tuple[str, str | bytes]]) -> list[Header]:
+    """Return what HTTP would have brought."""
+    return [(name.encode(), value if isinstance(value, bytes) else value.encode()) for name, value in metadata]
 
 
 def is_copy(metadata: Iterable[tuple[str, str | bytes]]) -> bool:

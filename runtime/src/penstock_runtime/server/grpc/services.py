@@ -14,6 +14,7 @@ from penstock_runtime import __version__
 from penstock_runtime.engine.session import PLATFORM
 from penstock_runtime.protocol.errors import ProtocolError, Unavailable
 from penstock_runtime.protocol.grpc import inference_pb2 as pb
+from penstock_runtime.server.grpc.codes import status_of
 from penstock_runtime.server.grpc.core import Call
 from penstock_runtime.server.grpc.health import SERVICE as HEALTH_SERVICE
 from penstock_runtime.server.grpc.health import Health
@@ -51,6 +52,13 @@ class Services:
             self.inferences.take(call)
         else:
             self._others.take(call)
+
+    def refuse(self, call: Call, error: ProtocolError) -> None:
+        """Answer a call that nobody may make."""
+        if call.method == _INFER:
+            self.inferences.refuse(call, error)
+        else:
+            call.finish(status=status_of(error))
 
     def abandon(self) -> None:
         """End all calls but inferences; on the event loop."""

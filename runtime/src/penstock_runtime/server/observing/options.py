@@ -27,7 +27,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     """Declare the options."""
     group = parser.add_argument_group("observing")
     group.add_argument("--access-log", type=float, default=0.0, metavar="SHARE",
-                       help="log this share of inference requests, such as 0.01, and all 5xx (default: 0)")  # fmt: skip
+                       help="log this share of requests to infer, such as 0.01, and failures (default: 0)")  # fmt: skip
     group.add_argument("--otlp-endpoint", metavar="URL",
                        help="send traces to this collector by OTLP/HTTP, such as http://collector:4318 "
                        "(default: $OTEL_EXPORTER_OTLP_ENDPOINT; absent: no traces)")  # fmt: skip

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from penstock_runtime import __version__
@@ -15,7 +16,6 @@ if TYPE_CHECKING:
     from opentelemetry.context import Context
     from opentelemetry.sdk.trace import TracerProvider
 
-_ROUTE = "/v2/models/{model}/infer"
 # Spans that wait to be sent; those that find no room are lost, no request waits for one.
 MAX_WAITING = 2048
 EXPORT_SECONDS = 5.0
@@ -26,7 +26,8 @@ class Tracing:
     """Makes a span of each inference request, with one each for its wait and its run, and sends them in batches.
 
     A caller's decision whether its trace is recorded is respected; for requests without one, OTEL_TRACES_SAMPLER and
-    OTEL_TRACES_SAMPLER_ARG decide (default: all are). Sending happens in a thread of its own.
+    OTEL_TRACES_SAMPLER_ARG decide (default: all are). Sending happens in a thread of its own; requests may begin and
+    end in any thread.
     """
 
     def __init__(self, url: str, service: str, revision: str) -> None:
@@ -43,12 +44,11 @@ class Tracing:
         self._provider = _start_provider(url, service, revision)
         self._tracer = self._provider.get_tracer("penstock_runtime", __version__)
 
-    def begin(self, seen: Observed, headers: list[tuple[bytes, bytes]]) -> None:
+    def begin(self, seen: Observed, headers: Iterable[tuple[bytes, bytes]]) -> None:
         """Begin the request's span, and note which trace it is part of."""
         carried = trace_headers(headers)
         seen.span = self._tracer.start_span(
-            f"POST {_ROUTE}", self._propagator.extract(carried), self._server,
-            {"http.request.method": seen.method, "http.route": _ROUTE, "url.path": seen.path[:200]},
+            seen.name, self._propagator.extract(carried), self._server, seen.asked_for,
             start_time=seen.at(seen.started),
         )  # fmt: skip
         context = seen.span.get_span_context()
@@ -67,17 +67,11 @@ class Tracing:
             context = self._within(span)
             self._stage("queue", context, seen.at(seen.asked), seen.at(began))
             self._stage("inference", context, seen.at(began), seen.at(began + ran.ran), rows=ran.rows)
-        attributes: dict[str, str | int] = {
-            "http.request.body.size": seen.bytes_in,
-            "http.response.body.size": seen.bytes_out,
-            "penstock.revision": seen.revision,
-        }
-        if seen.status:
-            attributes["http.response.status_code"] = seen.status
-        if seen.status == 0 or seen.status >= 500:
-            attributes["error.type"] = str(seen.status) if seen.status else "client gone"
+        span.set_attributes(seen.answered)
+        span.set_attribute("penstock.revision", seen.revision)
+        if (error := seen.error) is not None:
+            span.set_attribute("error.type", error)
             span.set_status(self._error)
-        span.set_attributes(attributes)
         span.end(seen.at(seen.started + seen.seconds))
 
     def _stage(self, name: str, context: Context, begin: int, end: int, rows: int | None = None) -> None:
