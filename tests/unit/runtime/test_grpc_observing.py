@@ -131,7 +131,8 @@ def test_what_a_token_refuses_is_told_and_counted_nowhere(start_process: StartPr
 
 
 def test_how_it_ended_is_told_of_calls_without_an_answer(start_process: StartProcess) -> None:
-    server = start_process("slow", "--access-log", "1", PENSTOCK_SERVING='{"maxQueue":1,"threads":1}').ready()
+    # 64 threads: one run at a time.
+    server = start_process("slow", "--access-log", "1", PENSTOCK_SERVING='{"maxQueue":1,"threads":64}').ready()
 
     def codes(count: int) -> list[tuple[object, ...]]:
         lines = [server.wait_log("request") for _ in range(count)]
