@@ -11,6 +11,7 @@ import pytest
 
 from tests.unit.runtime.grpc_stub import Behaviour, Stub
 from tests.unit.runtime.model_files import write_all, write_factors
+from tests.unit.runtime.otlp import Collector
 from tests.unit.runtime.process import AgentProcess, Server, ServerProcess, ServerThread
 from tests.unit.runtime.targets import Target
 from tests.unit.runtime.tf_serving import TfServing
@@ -179,3 +180,11 @@ def targets() -> Iterator[list[Target]]:
     yield started
     for target in started:
         target.close()
+
+
+@pytest.fixture
+def collector(monkeypatch: pytest.MonkeyPatch) -> Iterator[Collector]:
+    """A collector of traces, to which servers send theirs at once."""
+    monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "50")
+    with Collector() as running:
+        yield running

@@ -18,6 +18,9 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 from tests.unit.runtime.process import DEADLINE
 
+# A trace that a caller has begun, and its span.
+TRACE, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
+
 
 class Collector:
     """Listens on loopback from its making until `close`. `hold` keeps it from answering."""

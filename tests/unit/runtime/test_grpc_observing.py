@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,27 +17,15 @@ from tests.unit.runtime.conftest import Start, StartProcess
 from tests.unit.runtime.forwarding import tell, where
 from tests.unit.runtime.grpc_client import INFER, Client, iris_raw, slow_request, typed, typed_request
 from tests.unit.runtime.grpc_stub import Stub
-from tests.unit.runtime.otlp import Collector, values
+from tests.unit.runtime.otlp import PARENT, TRACE, Collector, values
 from tests.unit.runtime.process import DEADLINE, SETOSA, Server, call, iris_request
 from tests.unit.runtime.scrape import requests_by_outcome, sample
 from tests.unit.runtime.test_grpc_limits import LONG, Silent
 from tests.unit.runtime.test_grpc_turn import at_once
 from tests.unit.runtime.test_openmetrics import parsed, scrape
 
-TRACE, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 ROOT, HTTP_ROOT = "inference.GRPCInferenceService/ModelInfer", "POST /v2/models/{model}/infer"
 TOKEN = 32 * "t"
-
-
-@pytest.fixture
-def collector() -> Iterator[Collector]:
-    with Collector() as running:
-        yield running
-
-
-@pytest.fixture(autouse=True)
-def soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "50")
 
 
 def messages(server: Server) -> list[str]:

@@ -6,30 +6,17 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from penstock_runtime.server.settings import SettingsError
 from tests.unit.runtime.conftest import Start, StartProcess
-from tests.unit.runtime.otlp import Collector, values
+from tests.unit.runtime.otlp import PARENT, TRACE, Collector, values
 from tests.unit.runtime.process import SETOSA, SOURCES, ServerProcess, ServerThread, iris_request, tensor
 from tests.unit.runtime.test_settings import settings
 
-TRACE, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 ROOT = "POST /v2/models/{model}/infer"
-
-
-@pytest.fixture
-def collector() -> Iterator[Collector]:
-    with Collector() as running:
-        yield running
-
-
-@pytest.fixture(autouse=True)
-def soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "50")
 
 
 def test_a_request_is_part_of_its_callers_trace(start_server: Start, collector: Collector) -> None:
