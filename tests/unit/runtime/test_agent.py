@@ -181,10 +181,11 @@ def test_chunks_of_a_body_pass_as_a_whole(agent: AgentProcess) -> None:
 
 def test_commands_do_not_pass(agent: AgentProcess) -> None:
     for path in (
-        "/v2/repository/models/m/load", "/v2/repository/models/m/unload", "/v2/%72epository/models/m/load",
-        "//v2//repository/models/m/load/", "/v2/x/../repository/models/m/load", "/v2/logging", "/v2/trace/setting",
-        "/v2/models/m/trace/setting", "/v2/models/m/versions/1/trace/setting",
-        "/v2/systemsharedmemory/region/r/register", "/v2/cudasharedmemory/unregister",
+        "/v2/repository/models/m/load", "/v2/repository/models/m/unload", "/v2/repository/any/models/m/load",
+        "/v2/repository/models/a%2Fb/load", "/v2/%72epository/models/m/load", "//v2//repository/models/m/load/",
+        "/v2/x/../repository/models/m/load", "/v2/logging", "/v2/trace/setting", "/v2/models/m/trace/setting",
+        "/v2/models/m/versions/1/trace/setting", "/v2/systemsharedmemory/region/r/register",
+        "/v2/cudasharedmemory/unregister",
     ):  # fmt: skip
         refused = call(agent.http_port, "POST", path, {})
         assert (refused.status, refused.json) == (403, {"error": NO_COMMANDS}), path

@@ -20,7 +20,7 @@ _PATHS: dict[ProtocolName, re.Pattern[str]] = {
 # What changes the server rather than using it, whoever its author is: Triton's extensions among them, of which those of
 # the shared memory let a client map memory of the server's host.
 _COMMAND_PATH = re.compile(
-    r"/v2/repository/models/[^/]+/(?:load|unload)"
+    r"/v2/repository/.+/(?:load|unload)"
     r"|/v2/(?:system|cuda)sharedmemory/(?:region/[^/]+/)?(?:register|unregister)"
     r"|/v2/(?:logging|trace/setting|models/[^/]+/(?:versions/[^/]+/)?trace/setting)"
 )
